@@ -1,0 +1,576 @@
+"""The tangent kernel of a network, its split of the loss and the critical learning rate (section 2 of the paper).
+
+For sample-wise networks one backward pass of ``sum_i f(x_i)`` gives every sample's own derivative D with respect to
+the outputs of every layer. With A the layer's inputs, sample i's weight gradient is ``D_i^T A_i``, so that
+
+- a linear layer contributes ``(A A^T) * (D D^T)`` to the kernel and no per-sample gradient is ever formed;
+- a layer that is applied at many positions (a convolution, a linear layer on tokens) contributes the Gram matrix of its
+  per-sample gradients, formed a few samples at a time, or the sum over pairs of positions where that is less work;
+- the gradient of the loss is the same sum weighted by the residual: it needs no second backward pass.
+
+Parameters of all other layers take a general route through ``torch.func``.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.func import functional_call, jacrev, vmap
+from torch.nn import functional as F
+
+from .models import NTKConv2d, NTKLinear
+
+_LINEAR = (nn.Linear, NTKLinear)
+_CONVOLUTION = (nn.Conv1d, nn.Conv2d, nn.Conv3d, NTKConv2d)
+_WEIGHT_GRADIENT = {1: nn.grad.conv1d_weight, 2: nn.grad.conv2d_weight, 3: nn.grad.conv3d_weight}
+
+_SAMPLES_AT_A_TIME = 8  # in a grouped weight gradient: 4 to 16 are equally fast, more is slower
+_BLOCK = 2**25  # numbers in one block of per-sample gradients or of position products (128 MiB in float32)
+
+
+def tangent_kernel(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "nc nc"]:
+    """Empirical tangent kernel K of definition 1 on ``inputs``, over the parameters that require a gradient.
+
+    A model with c outputs gives an (n c, n c) matrix, sample-major: row ``i c + k`` belongs to output k of sample i.
+
+    Raises ``ValueError`` when the model mixes samples (batch norm in training mode), is random (dropout in training
+    mode), has no trainable parameter, or when there is no input.
+    """
+    return linearize(model, inputs).kernel()
+
+
+def critical_learning_rate(kernel: Float[Tensor, "m m"], n: int) -> float:
+    """``n / lambda_max(K)``, the paper's approximation of the largest rate at which GD descends (section 2).
+
+    It belongs to the loss ``1/n ||f - y||^2``; with c outputs and the loss averaged over them pass ``n * c``.
+    A kernel of zeros has an infinite critical rate.
+    """
+    norm = spectrum(kernel)[0][-1].item()
+    return n / norm if norm > 0 else math.inf
+
+
+def split_loss(residual: Float[Tensor, " *shape"], kernel: Float[Tensor, "m m"], top: int) -> tuple[float, float]:
+    """The two parts of the MSE in eq. (2): in the top-``top`` eigenspace of the kernel, and in the rest.
+
+    ``residual`` holds f - y, shape (n,) or (n, c). The parts add up to ``(residual**2).mean()``.
+
+    Raises ``ValueError`` unless 1 <= top < m and the residual has m entries.
+    """
+    if residual.numel() != len(kernel):
+        raise ValueError(f"residual: {residual.numel()} entries for a kernel of {len(kernel)} rows; allowed: as many")
+    return split_by_eigenvectors(residual.flatten(), spectrum(kernel)[1], top)
+
+
+def split_by_eigenvectors(
+    residual: Float[Tensor, " m"], eigenvectors: Float[Tensor, "m m"], top: int
+) -> tuple[float, float]:
+    """:func:`split_loss` where the eigenvectors (columns, by ascending eigenvalue) are known already."""
+    if not 1 <= top < len(residual):
+        raise ValueError(f"top = {top!r}: allowed are whole numbers from 1 to {len(residual) - 1}")
+    squares = (eigenvectors.T @ residual.to(eigenvectors)).square() / len(residual)
+    return squares[-top:].sum().item(), squares[:-top].sum().item()
+
+
+def spectrum(kernel: Float[Tensor, "m m"]) -> tuple[Float[Tensor, " m"], Float[Tensor, "m m"]]:
+    """Eigenvalues, ascending, and eigenvectors (columns) of a symmetric matrix, on the kernel's device."""
+    if kernel.device.type == "mps":  # which has no eigensolver
+        return tuple(part.to(kernel.device) for part in torch.linalg.eigh(kernel.cpu()))
+    return torch.linalg.eigh(kernel)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Which parameters of a model take which route; :func:`layers` finds out."""
+
+    structured: tuple[str, ...]  # modules
+    general: tuple[str, ...]  # parameters
+
+
+def layers(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Layers:
+    """Sort the model's trainable parameters by a trial run with two samples.
+
+    Structured are the linear and convolution layers that are called once, with the samples along the first axis, and
+    whose parameters nothing else uses. A training loop finds this out once and hands it to :func:`linearize`.
+
+    Raises ``ValueError`` as :func:`tangent_kernel` does.
+    """
+    if len(inputs) == 0:
+        raise ValueError(f"inputs: shape {tuple(inputs.shape)}; allowed is at least one sample")
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not trainable:
+        raise ValueError("model: none of its parameters requires a gradient; allowed is at least one")
+    _refuse_unsuitable_layers(model)
+
+    probe = torch.stack([inputs[0], inputs[-1]]).detach()
+    if probe.is_floating_point():
+        probe.requires_grad_()
+    candidates = {
+        name: module
+        for name, module in model.named_modules()
+        if type(module) in _LINEAR + _CONVOLUTION
+        and (own := _own_trainable(module))
+        and own.keys() <= {"weight", "bias"}
+    }
+    with torch.enable_grad(), _captured(candidates) as calls:
+        outputs = _flat_outputs(model(probe), 2)
+    edges = [call.edge for call in calls]
+    wrt = [*edges, *([probe] if probe.requires_grad else [])]
+    of_first_sample = torch.autograd.grad(outputs[0].sum(), wrt, allow_unused=True, retain_graph=True)
+    if probe.requires_grad and _touches_second_sample(of_first_sample[-1]):
+        raise ValueError(
+            "model: the output for one sample depends on the other samples of the batch, so that no tangent kernel "
+            "between samples exists; allowed are sample-wise layers"
+        )
+
+    uses = _uses(outputs)
+    times_called = [call.name for call in calls].count
+    structured = tuple(
+        call.name
+        for call, derivative in zip(calls, of_first_sample, strict=False)
+        if times_called(call.name) == 1
+        and call.sample_first
+        and not _touches_second_sample(derivative)
+        and all(uses.get(p, 0) <= 1 for p in _own_trainable(candidates[call.name]).values())
+    )
+    covered = {p for name in structured for p in _own_trainable(candidates[name]).values()}
+    return Layers(structured, tuple(name for name, p in trainable.items() if p not in covered))
+
+
+def linearize(model: nn.Module, inputs: Float[Tensor, "n ..."], known_layers: Layers | None = None) -> "Linearization":
+    """Run the model once forward and once backward (c times for c outputs) and keep what kernel and gradient need."""
+    plan = known_layers or layers(model, inputs)
+    modules = {name: model.get_submodule(name) for name in plan.structured}
+    n = len(inputs)
+    with full_precision(), torch.enable_grad(), _captured(modules) as calls:
+        outputs = model(inputs)
+        flat = _flat_outputs(outputs, n)
+        if sorted(call.name for call in calls) != sorted(plan.structured):
+            raise ValueError("known_layers: the model called other layers than in the trial run of `layers`")
+        derivatives = _derivatives(flat, [call.edge for call in calls])
+    parts = [
+        _structured_part(call, modules[call.name], derivative)
+        for call, derivative in zip(calls, derivatives, strict=True)
+    ]
+    if plan.general:
+        parts.append(_General.of(model, inputs, plan.general))
+    return Linearization(outputs.detach(), parts)
+
+
+@dataclass(frozen=True)
+class Linearization:
+    """The model's first-order expansion in its parameters on given inputs: outputs f, and J through J J^T and J^T v."""
+
+    outputs: Float[Tensor, "n ..."]
+    parts: list["_Structured | _General"] = field(repr=False)
+
+    def kernel(self) -> Float[Tensor, "nc nc"]:
+        """K = J J^T."""
+        return self.kernel_and_vjp(None)[0]
+
+    def vjp(self, cotangent: Float[Tensor, "n ..."]) -> dict[str, Tensor]:
+        """J^T v by parameter name; with ``v = 2 (f - y) / n`` the gradient of the loss of eq. (1)."""
+        flat = self._flat(cotangent)
+        with full_precision(), torch.no_grad():
+            return {name: g for part in self.parts for name, g in part.vjp(flat, None).items()}
+
+    def kernel_and_vjp(
+        self, cotangent: Float[Tensor, "n ..."] | None, add_to: dict[str, Tensor] | None = None
+    ) -> tuple[Float[Tensor, "nc nc"], dict[str, Tensor]]:
+        """Both together, at little more than the cost of one.
+
+        Where ``add_to`` names a tensor for every parameter, J^T v is added to these in place and they are returned:
+        handing in the parameters themselves with ``v = -2 eta (f - y) / n`` makes a step of gradient descent.
+        """
+        flat = None if cotangent is None else self._flat(cotangent)
+        kernel, gradient = 0, {}
+        with full_precision(), torch.no_grad():
+            for part in self.parts:
+                kernel_of_part, gradient_of_part = part.kernel_and_vjp(flat, add_to)
+                kernel = kernel_of_part + kernel
+                gradient |= gradient_of_part
+            kernel = kernel.tril()
+            return kernel + kernel.tril(-1).T, gradient
+
+    def kernels_by_layer(self) -> dict[str, Float[Tensor, "nc nc"]]:
+        """Each layer's part of the kernel, by module name; the parts add up to the kernel."""
+        with full_precision(), torch.no_grad():
+            return {part.name: part.kernel_and_vjp(None, None)[0] for part in self.parts}
+
+    def _flat(self, cotangent: Tensor) -> Tensor:
+        if cotangent.numel() != self.outputs.numel():
+            raise ValueError(
+                f"cotangent: shape {tuple(cotangent.shape)}; allowed is the outputs' {tuple(self.outputs.shape)}"
+            )
+        return cotangent.detach().reshape(len(self.outputs), -1).to(self.outputs)
+
+
+@dataclass(frozen=True)
+class _Structured:
+    """A layer ``z = scale * W a + b`` at P positions of each sample: A is its input, D = df/dz.
+
+    A has shape (n, ...), D has shape (n, c, ...), where ``...`` is as in the module's own input and output.
+    """
+
+    name: str
+    module: nn.Module
+    A: Tensor
+    D: Tensor
+
+    @property
+    def scale(self) -> float:
+        return getattr(self.module, "scale", 1.0)
+
+    def _names(self) -> dict[str, str]:
+        prefix = f"{self.name}." if self.name else ""
+        return {key: prefix + key for key in _own_trainable(self.module)}
+
+    def vjp(self, cotangent: Tensor, add_to: dict[str, Tensor] | None) -> dict[str, Tensor]:
+        weighted = self._weighted(cotangent)
+        gradient = {"weight": self._weight_gradient, "bias": self._bias_gradient}
+        return _added(add_to, {name: gradient[key](weighted) for key, name in self._names().items()})
+
+    def _weighted(self, cotangent: Tensor) -> Tensor:
+        """J_z^T v for the layer's outputs z, per sample: (n, ...)."""
+        weights = cotangent.reshape(*cotangent.shape, *[1] * (self.D.dim() - 2))
+        return self.D[:, 0] * weights[:, 0] if self.D.shape[1] == 1 else (self.D * weights).sum(1)
+
+    def _bias_gradient(self, weighted: Tensor) -> Tensor:
+        return weighted.sum([axis for axis in range(weighted.dim()) if axis != self._channel_axis])
+
+    def _summed_over_positions(self) -> Tensor:
+        """df/db, (n, c, channels)."""
+        return self.D.sum([axis for axis in range(2, self.D.dim()) if axis != self._channel_axis + 1])
+
+
+class _Linear(_Structured):
+    """One position: the kernel is ``scale^2 (A A^T) * (D D^T)``."""
+
+    _channel_axis = 1
+
+    def kernel_and_vjp(
+        self, cotangent: Tensor | None, add_to: dict[str, Tensor] | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        c = self.D.shape[1]
+        kernel = _gram(self.D.flatten(0, 1))
+        if "weight" in self._names():
+            inputs = _gram(self.A).mul_(self.scale**2)
+            if "bias" in self._names():
+                inputs += 1
+            if c > 1:
+                inputs = inputs.repeat_interleave(c, 0).repeat_interleave(c, 1)
+            kernel *= inputs
+        return kernel, {} if cotangent is None else self.vjp(cotangent, add_to)
+
+    def _weight_gradient(self, weighted: Tensor) -> Tensor:
+        return (weighted * self.scale).T @ self.A
+
+    def vjp(self, cotangent: Tensor, add_to: dict[str, Tensor] | None) -> dict[str, Tensor]:
+        names = self._names()
+        if add_to is None or "weight" not in names:
+            return super().vjp(cotangent, add_to)
+        weighted = self._weighted(cotangent)
+        weight = add_to[names["weight"]].addmm_(weighted.T, self.A, alpha=self.scale)
+        bias = _added(add_to, {names["bias"]: self._bias_gradient(weighted)}) if "bias" in names else {}
+        return {names["weight"]: weight} | bias
+
+
+class _ManyPositions(_Structured):
+    """A layer applied at several positions of a sample: a convolution, or a linear layer on tokens.
+
+    Chooses between the Gram matrix of per-sample weight gradients and the sum over pairs of positions by their work.
+    """
+
+    def kernel_and_vjp(
+        self, cotangent: Tensor | None, add_to: dict[str, Tensor] | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        names = self._names()
+        kernel = _gram(self._summed_over_positions().flatten(0, 1)) if "bias" in names else 0
+        n, c = self.D.shape[:2]
+        outputs, inputs, positions = self._sizes()
+        by_gradients = n * c * outputs * inputs * (positions + n * c)
+        by_positions = (n * positions) ** 2 * (inputs + c * c * outputs)
+        if "weight" in names and not (by_positions < by_gradients and self._unfolds()):
+            gradient = {}
+            weight_gradient = []
+            for block in self._output_blocks(max(1, _BLOCK // (n * c * inputs))):
+                per_sample = self._per_sample_gradients(block)
+                kernel = kernel + _gram(per_sample).mul_(self.scale**2)
+                if cotangent is not None:
+                    weight_gradient.append(cotangent.flatten() @ per_sample)
+            if cotangent is not None:
+                gradient[names["weight"]] = torch.cat(weight_gradient).mul_(self.scale).view_as(self.module.weight)
+                if "bias" in names:
+                    gradient[names["bias"]] = self._bias_gradient(self._weighted(cotangent))
+            return kernel, _added(add_to, gradient)
+        if "weight" in names:
+            kernel = kernel + self._kernel_by_positions()
+        return kernel, {} if cotangent is None else self.vjp(cotangent, add_to)
+
+    def _output_blocks(self, size: int) -> Iterator[slice]:
+        channels = self.module.weight.shape[0]
+        groups = getattr(self.module, "groups", 1)
+        if groups > 1:
+            size = channels
+        yield from (slice(start, min(start + size, channels)) for start in range(0, channels, size))
+
+    def _kernel_by_positions(self) -> Tensor:
+        A, D = self._unfolded()  # (n, P, inputs), (n, c, P, outputs)
+        n, c, P, _ = D.shape
+        kernel = D.new_empty(n * c, n * c)
+        rows = max(1, _BLOCK // (n * c * c * P * P))
+        for start in range(0, n, rows):
+            a, d = A[start : start + rows], D[start : start + rows]
+            inner = torch.einsum("ipa,jqa->ipjq", a, A)
+            outer = torch.einsum("ikpb,jlqb->ikpjlq", d, D)
+            kernel[start * c : (start + rows) * c] = torch.einsum("ipjq,ikpjlq->ikjl", inner, outer).reshape(-1, n * c)
+        return kernel.mul_(self.scale**2)
+
+
+class _Tokens(_ManyPositions):
+    """A linear layer on inputs (n, ..., in_features)."""
+
+    @property
+    def _channel_axis(self) -> int:
+        return self.D.dim() - 2
+
+    def _sizes(self) -> tuple[int, int, int]:
+        return self.D.shape[-1], self.A.shape[-1], math.prod(self.A.shape[1:-1])
+
+    def _unfolds(self) -> bool:
+        return True
+
+    def _unfolded(self) -> tuple[Tensor, Tensor]:
+        return self.A.flatten(1, -2), self.D.flatten(2, -2)
+
+    def _per_sample_gradients(self, block: slice) -> Tensor:
+        A, D = self._unfolded()
+        return torch.einsum("ncpo,npi->ncoi", D[..., block], A).flatten(0, 1).flatten(1)
+
+    def _weight_gradient(self, weighted: Tensor) -> Tensor:
+        return (weighted * self.scale).flatten(0, -2).T @ self.A.flatten(0, -2)
+
+
+class _Convolution(_ManyPositions):
+    """A convolution of any number of axes, stride, dilation, groups and padding."""
+
+    _channel_axis = 1
+
+    @classmethod
+    def of(cls, name: str, module: nn.Module, A: Tensor, D: Tensor) -> "_Convolution":
+        if module.padding_mode != "zeros":
+            A = F.pad(A, module._reversed_padding_repeated_twice, mode=module.padding_mode)
+        elif isinstance(module.padding, str):
+            A = F.pad(A, module._reversed_padding_repeated_twice)
+        return cls(name, module, A, D)
+
+    def _sizes(self) -> tuple[int, int, int]:
+        return self.module.weight.shape[0], self.module.weight[0].numel(), math.prod(self.D.shape[3:])
+
+    def _options(self) -> dict:
+        padded = self.module.padding_mode != "zeros" or isinstance(self.module.padding, str)
+        padding = 0 if padded else self.module.padding
+        return {"stride": self.module.stride, "dilation": self.module.dilation, "padding": padding}
+
+    def _unfolds(self) -> bool:
+        return self.module.groups == 1 and self.A.dim() == 4
+
+    def _unfolded(self) -> tuple[Tensor, Tensor]:
+        patches = F.unfold(self.A, self.module.kernel_size, **self._options())
+        return patches.transpose(1, 2), self.D.flatten(3).transpose(2, 3)
+
+    def _per_sample_gradients(self, block: slice) -> Tensor:
+        """Weight gradients of every output of every sample, (n c, parameters), for some of the output channels.
+
+        One grouped weight gradient serves several samples: each is a group of channels of one large image.
+        """
+        n, c = self.D.shape[:2]
+        outputs = block.stop - block.start
+        gradient = _WEIGHT_GRADIENT[self.A.dim() - 2]
+        shape = self.module.weight.shape[1:]
+        result = self.D.new_empty(n * c, outputs * shape.numel())
+        images = self.A if c == 1 else None
+        chunk = max(1, _SAMPLES_AT_A_TIME // c)
+        for start in range(0, n, chunk):
+            D = self.D[start : start + chunk, :, block].flatten(0, 1)
+            a = self.A[start : start + chunk]
+            if images is None:
+                a = a.repeat_interleave(c, 0)
+            m = len(D)
+            rows = gradient(
+                a.reshape(1, -1, *a.shape[2:]),
+                (m * outputs, *shape),
+                D.reshape(1, -1, *D.shape[2:]),
+                groups=m * self.module.groups,
+                **self._options(),
+            )
+            result[start * c : start * c + m] = rows.view(m, -1)
+        return result
+
+    def _weight_gradient(self, weighted: Tensor) -> Tensor:
+        gradient = _WEIGHT_GRADIENT[self.A.dim() - 2]
+        weight = self.module.weight
+        return gradient(self.A, weight.shape, weighted, groups=self.module.groups, **self._options()) * self.scale
+
+
+@dataclass(frozen=True)
+class _General:
+    """Parameters of any sample-wise layer, by their Jacobian from ``torch.func``."""
+
+    name: str
+    jacobians: dict[str, Tensor]  # name -> (n, c, *parameter)
+
+    @classmethod
+    def of(cls, model: nn.Module, inputs: Tensor, names: tuple[str, ...]) -> "_General":
+        canonical = {tensor: name for name, tensor in model.named_parameters()}
+        slots = {
+            f"{prefix}.{key}" if prefix else key: tensor
+            for prefix, module in model.named_modules()  # each once: functional_call harms a model with a tied module
+            for key, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        }
+        chosen = {name: tensor.detach() for tensor, name in canonical.items() if name in names}
+
+        def outputs_of(parameters: dict[str, Tensor], sample: Tensor) -> Tensor:
+            state = {slot: parameters.get(canonical.get(t, slot), t.detach()) for slot, t in slots.items()}
+            return functional_call(model, state, (sample[None],), tie_weights=False).reshape(-1)
+
+        jacobians = vmap(jacrev(outputs_of), in_dims=(None, 0), chunk_size=_SAMPLES_AT_A_TIME)(chosen, inputs.detach())
+        return cls("+".join(names), jacobians)
+
+    def kernel_and_vjp(
+        self, cotangent: Tensor | None, add_to: dict[str, Tensor] | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        kernel = sum(_gram(J.flatten(0, 1).flatten(1)) for J in self.jacobians.values())
+        return kernel, {} if cotangent is None else self.vjp(cotangent, add_to)
+
+    def vjp(self, cotangent: Tensor, add_to: dict[str, Tensor] | None) -> dict[str, Tensor]:
+        return _added(add_to, {name: torch.einsum("nc,nc...->...", cotangent, J) for name, J in self.jacobians.items()})
+
+
+def _structured_part(call: "_Call", module: nn.Module, D: Tensor) -> _Structured:
+    A = call.inputs
+    if A._version != call.version:
+        raise ValueError(f"model: the input of layer {call.name!r} is changed in place after use; allowed: no change")
+    if type(module) in _CONVOLUTION:
+        return _Convolution.of(call.name, module, A, D)
+    return (_Linear if A.dim() == 2 else _Tokens)(call.name, module, A, D)
+
+
+def _added(add_to: dict[str, Tensor] | None, gradient: dict[str, Tensor]) -> dict[str, Tensor]:
+    return gradient if add_to is None else {name: add_to[name].add_(g) for name, g in gradient.items()}
+
+
+def _gram(rows: Float[Tensor, "m p"]) -> Float[Tensor, "m m"]:
+    return rows @ rows.T
+
+
+def _own_trainable(module: nn.Module) -> dict[str, Tensor]:
+    return {name: p for name, p in module.named_parameters(recurse=False) if p.requires_grad}
+
+
+def _flat_outputs(outputs: Tensor, n: int) -> Float[Tensor, "n c"]:
+    if not isinstance(outputs, Tensor) or outputs.dim() == 0 or len(outputs) != n:
+        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ValueError(f"model: its output for {n} samples is {shape}; allowed is a tensor of shape ({n}, ...)")
+    return outputs.reshape(n, -1)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of a layer: its input and the place of its output in the graph."""
+
+    name: str
+    inputs: Tensor
+    version: int
+    edge: GradientEdge
+    sample_first: bool
+
+
+@contextmanager
+def _captured(modules: dict[str, nn.Module]) -> Iterator[list[_Call]]:
+    """Record every call of the modules; outputs as places in the graph, which later in-place layers do not change."""
+    calls: list[_Call] = []
+
+    def recorder(name: str) -> Callable:
+        def record(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+            if output.requires_grad:
+                (inputs,) = arguments
+                batched = inputs.dim() >= 2 if type(module) in _LINEAR else inputs.dim() == module.weight.dim()
+                calls.append(_Call(name, inputs.detach(), inputs._version, get_gradient_edge(output), batched))
+
+        return record
+
+    handles = [module.register_forward_hook(recorder(name)) for name, module in modules.items()]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _derivatives(outputs: Float[Tensor, "n c"], edges: list[GradientEdge]) -> list[Float[Tensor, "n c ..."]]:
+    """d f_k(x_i) / d z_i for every layer output z, sample i and output k: samples do not mix, so sums over i do."""
+    if not edges:
+        return []
+    c = outputs.shape[1]
+    per_output = [
+        torch.autograd.grad(outputs[:, k].sum(), edges, retain_graph=k + 1 < c, materialize_grads=True)
+        for k in range(c)
+    ]
+    if c == 1:
+        return [derivative.unsqueeze(1) for derivative in per_output[0]]
+    return [torch.stack(of_layer, 1) for of_layer in zip(*per_output, strict=True)]
+
+
+def _touches_second_sample(derivative: Tensor | None) -> bool:
+    if derivative is None:
+        return False
+    return len(derivative) != 2 or bool(derivative[1].count_nonzero())
+
+
+def _uses(outputs: Tensor) -> dict[Tensor, int]:
+    """How many operations of the graph behind ``outputs`` read each parameter."""
+    uses: dict[Tensor, int] = {}
+    seen, stack = set(), [outputs.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        for following, _ in node.next_functions:
+            parameter = getattr(following, "variable", None)
+            if parameter is not None:
+                uses[parameter] = uses.get(parameter, 0) + 1
+            stack.append(following)
+    return uses
+
+
+def _refuse_unsuitable_layers(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        kind = type(module).__name__
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):
+            raise ValueError(
+                f"model: layer {name!r} ({kind}) normalises over the batch, so that a sample's output depends on the "
+                "other samples and no tangent kernel between samples exists; allowed are model.eval() with running "
+                "statistics, a norm over one sample (LayerNorm, GroupNorm), or none"
+            )
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
+            raise ValueError(f"model: layer {name!r} ({kind}) is random in training mode; allowed is model.eval()")
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Switch CUDA's TF32 arithmetic, which keeps 10 bits of the mantissa, off for products and convolutions."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

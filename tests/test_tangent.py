@@ -1,0 +1,367 @@
+"""The tangent kernel and what comes of it, against Jacobians from torch.func in float64."""
+
+import copy
+import math
+
+import pytest
+import torch
+from catapults import models, tangent
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.func import functional_call, jacrev, vmap
+
+
+def jacobian(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """(n c, parameters), one autograd pass a row: nothing is shared with the library's routes."""
+    rows = []
+    for sample in inputs:
+        for output in model(sample[None]).reshape(-1):
+            parameters = [p for p in model.parameters() if p.requires_grad]
+            gradient = torch.autograd.grad(output, parameters, retain_graph=True, materialize_grads=True)
+            rows.append(torch.cat([g.flatten() for g in gradient]))
+    return torch.stack(rows)
+
+
+def error(ours: torch.Tensor, reference: torch.Tensor) -> float:
+    return ((ours - reference).norm() / reference.norm()).item()
+
+
+class Residual(nn.Module):
+    def __init__(self, block: nn.Module):
+        super().__init__()
+        self.block = block
+
+    def forward(self, x):
+        return x + self.block(x)
+
+
+class Tied(nn.Module):
+    """One parameter in two layers, and a third use of it outside of both."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 1)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.second(torch.tanh(self.first(x)))) + x @ self.first.weight)
+
+
+class SequenceFirst(nn.Module):
+    """Its layer sees (positions, samples, features): the first axis is not the samples'."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.last = nn.Linear(4, 5), nn.Linear(10, 1)
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.inner(x.transpose(0, 1))).transpose(0, 1).flatten(1))
+
+
+def frozen(model: nn.Sequential, *layers: int) -> nn.Sequential:
+    for layer in layers:
+        model[layer].requires_grad_(False)
+    return model
+
+
+def attention() -> nn.Sequential:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    return nn.Sequential(nn.Linear(5, 8), layer, nn.Flatten(), nn.Linear(24, 2))
+
+
+def in_eval_mode(model: nn.Module) -> nn.Module:
+    return model.eval()
+
+
+# name -> (model, shape of a sample, number of parameter tensors that take the general route)
+NETWORKS = {
+    "fcn": (lambda: models.fcn(20, 30, 4, gain=1.4), (20,), 0),
+    "fcn with biases": (lambda: models.fcn(20, 30, 3, bias=True), (20,), 0),
+    "fcn, PyTorch, three outputs": (lambda: models.fcn(20, 30, 3, 3, bias=True, parameterization="pytorch"), (20,), 0),
+    "cnn": (lambda: models.cnn(3, 8, 6), (3, 8, 8), 0),
+    "cnn with biases, three outputs": (lambda: models.cnn(3, 6, 5, 4, 3, bias=True), (3, 6, 6), 0),
+    "cnn, PyTorch": (lambda: models.cnn(3, 6, 5, parameterization="pytorch", bias=True), (3, 6, 6), 0),
+    "first layer frozen": (lambda: frozen(models.fcn(10, 20, 3), 1), (10,), 0),
+    "last layer frozen": (lambda: frozen(models.fcn(10, 20, 2), 3), (10,), 0),
+    "stride, groups, same padding, dilation, circular, pooling": (
+        lambda: nn.Sequential(
+            nn.Conv2d(4, 6, 3, stride=2, groups=2),
+            nn.Tanh(),
+            nn.Conv2d(6, 5, 2, padding="same", dilation=2),
+            nn.GELU(),
+            nn.Conv2d(5, 4, 3, padding=1, padding_mode="circular"),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16, 2),
+        ),
+        (4, 10, 10),
+        0,
+    ),
+    "conv1d": (
+        lambda: nn.Sequential(
+            nn.Conv1d(4, 6, 3, padding=1), nn.ReLU(), nn.Conv1d(6, 9, 3), nn.Flatten(), nn.Linear(54, 2)
+        ),
+        (4, 8),
+        0,
+    ),
+    "conv3d": (
+        lambda: nn.Sequential(
+            nn.Conv3d(2, 3, 2, padding=1), nn.Tanh(), nn.AvgPool3d(2), nn.Flatten(), nn.Linear(24, 1)
+        ),
+        (2, 4, 4, 4),
+        0,
+    ),
+    "few positions, many channels": (
+        lambda: nn.Sequential(
+            nn.Conv2d(40, 60, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(60, 2),
+        ),
+        (40, 2, 2),
+        0,
+    ),
+    "residual": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1),
+            Residual(nn.Sequential(nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1))),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(54, 1),
+        ),
+        (3, 6, 6),
+        0,
+    ),
+    "tokens": (
+        lambda: nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 50), nn.ReLU(), nn.Flatten(), nn.Linear(150, 2)),
+        (3, 4),
+        0,
+    ),
+    "layer norm": (lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 1)), (6,), 2),
+    "batch norm in eval mode": (
+        lambda: in_eval_mode(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))),
+        (6,),
+        2,
+    ),
+    "tied parameters": (Tied, (6,), 3),
+    "sequence first": (SequenceFirst, (2, 4), 2),
+    "attention": (attention, (3, 5), 8),
+    "one layer called twice": (lambda: nn.Sequential(*[nn.Linear(6, 6)] * 2, nn.Linear(6, 1)), (6,), 2),
+}
+
+
+@pytest.fixture(params=NETWORKS, ids=str)
+def network(request):
+    build, shape, general = NETWORKS[request.param]
+    return build(), shape, general
+
+
+# torch's own remarks on batching rules that are slow
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.filterwarnings("ignore:.*scaled_dot_product_attention")
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+class TestEveryKindOfLayer:
+    def test_the_kernel_is_the_gram_matrix_of_the_jacobian(self, network):
+        model, shape, general = network
+        model, inputs = model.double(), torch.randn(5, *shape, dtype=torch.float64)
+        J = jacobian(copy.deepcopy(model), inputs)
+        assert error(tangent.tangent_kernel(model, inputs), J @ J.T) <= 1e-10
+        assert len(tangent.layers(model, inputs).general) == general
+
+    def test_in_single_precision(self, network):
+        model, shape, _ = network
+        inputs = torch.randn(5, *shape)
+        J = jacobian(copy.deepcopy(model).double(), inputs.double())
+        assert error(tangent.tangent_kernel(model, inputs).double(), J @ J.T) <= 1e-4
+
+    def test_vjp_is_the_gradient(self, network):
+        model, shape, _ = network
+        model, inputs = model.double(), torch.randn(5, *shape, dtype=torch.float64)
+        linearization = tangent.linearize(model, inputs)
+        cotangent = torch.randn_like(linearization.outputs)
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        reference = torch.autograd.grad((model(inputs) * cotangent).sum(), list(parameters.values()))
+        for gradient in (linearization.vjp(cotangent), linearization.kernel_and_vjp(cotangent)[1]):
+            assert gradient.keys() == parameters.keys()
+            for name, expected in zip(parameters, reference, strict=True):
+                torch.testing.assert_close(gradient[name], expected)
+
+    def test_a_step_in_place(self, network):
+        model, shape, _ = network
+        model, inputs = model.double(), torch.randn(5, *shape, dtype=torch.float64)
+        linearization = tangent.linearize(model, inputs)
+        cotangent = torch.randn_like(linearization.outputs)
+        kernel, gradient = linearization.kernel_and_vjp(cotangent)
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        expected = {name: (p + gradient[name]).detach() for name, p in parameters.items()}
+        same_kernel, _ = linearization.kernel_and_vjp(cotangent, add_to=parameters)
+        torch.testing.assert_close(same_kernel, kernel)
+        for name, p in parameters.items():
+            torch.testing.assert_close(p.detach(), expected[name])
+
+    def test_the_layers_parts_add_up(self, network):
+        model, shape, _ = network
+        model, inputs = model.double(), torch.randn(4, *shape, dtype=torch.float64)
+        linearization = tangent.linearize(model, inputs)
+        torch.testing.assert_close(sum(linearization.kernels_by_layer().values()), linearization.kernel())
+
+
+def test_the_kernel_agrees_with_vmapped_jacobians_from_torch_func():
+    model, inputs = models.cnn(2, 5, 4, 3, 2).double(), torch.randn(3, 2, 5, 5, dtype=torch.float64)
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    J = vmap(jacrev(lambda p, x: functional_call(model, p, (x[None],))[0]), (None, 0))(parameters, inputs)
+    K = sum(torch.einsum("ikp,jlp->ikjl", j.flatten(2), j.flatten(2)) for j in J.values()).reshape(6, 6)
+    torch.testing.assert_close(tangent.tangent_kernel(model, inputs), K)  # so rows are sample-major
+
+
+@pytest.mark.filterwarnings("ignore:.*scaled_dot_product_attention")
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_the_model_is_left_as_it_was():
+    model = attention()
+    before, names = copy.deepcopy(model.state_dict()), [id(p) for p in model.parameters()]
+    tangent.tangent_kernel(model, torch.randn(3, 3, 5))
+    assert names == [id(p) for p in model.parameters()]
+    assert all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_blocks_of_channels_give_the_same_kernel(monkeypatch):
+    model, inputs = models.cnn(3, 6, 8, 3, 2).double(), torch.randn(4, 3, 6, 6, dtype=torch.float64)
+    whole = tangent.linearize(model, inputs).kernel_and_vjp(torch.ones(4, 2))
+    monkeypatch.setattr(tangent, "_BLOCK", 3 * 4 * 2 * 72)
+    in_blocks = tangent.linearize(model, inputs).kernel_and_vjp(torch.ones(4, 2))
+    torch.testing.assert_close(in_blocks, whole)
+
+
+networks = st.builds(
+    lambda depth, width, outputs, bias, seed: (depth, width, outputs, bias, seed),
+    st.integers(2, 4), st.integers(1, 12), st.integers(1, 3), st.booleans(), st.integers(0, 2**16),
+)  # fmt: skip
+
+
+class TestProperties:
+    @settings(max_examples=25, deadline=None)
+    @given(networks, st.integers(1, 7), st.booleans())
+    def test_symmetric_positive_and_equivariant(self, network, n, convolutional):
+        depth, width, outputs, bias, seed = network
+        torch.manual_seed(seed)
+        if convolutional:
+            model, inputs = models.cnn(2, 3, width, depth, outputs, bias=bias), torch.randn(n, 2, 3, 3)
+        else:
+            model, inputs = models.fcn(5, width, depth, outputs, bias=bias), torch.randn(n, 5)
+        kernel = tangent.tangent_kernel(model, inputs)
+        assert kernel.shape == (n * outputs, n * outputs)
+        assert torch.equal(kernel, kernel.T)
+        eigenvalues = torch.linalg.eigvalsh(kernel.double())
+        assert eigenvalues[0] >= -1e-5 * max(eigenvalues[-1], 1e-30)
+        order = torch.randperm(n)
+        permuted = kernel.view(n, outputs, n, outputs)[order][:, :, order].reshape(kernel.shape)
+        torch.testing.assert_close(tangent.tangent_kernel(model, inputs[order]), permuted, rtol=1e-4, atol=1e-4)
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.integers(2, 20), st.integers(0, 2**16), st.data())
+    def test_the_split_adds_up_and_the_top_grows(self, m, seed, drawn):
+        torch.manual_seed(seed)
+        root = torch.randn(m, m, dtype=torch.float64)
+        residual = torch.randn(m, dtype=torch.float64)
+        top = drawn.draw(st.integers(1, m - 1))
+        in_top, rest = tangent.split_loss(residual, root @ root.T, top)
+        assert in_top >= 0 and rest >= 0
+        assert in_top + rest == pytest.approx(residual.square().mean().item())
+        if top > 1:
+            assert tangent.split_loss(residual, root @ root.T, top - 1)[0] <= in_top + 1e-12
+
+
+def test_the_split_of_a_diagonal_kernel():
+    assert tangent.split_loss(torch.tensor([1.0, 2.0, 3.0]), torch.diag(torch.tensor([5.0, 9.0, 1.0])), 1) == (
+        pytest.approx(4 / 3),
+        pytest.approx(10 / 3),
+    )
+
+
+def test_the_critical_learning_rate():
+    assert tangent.critical_learning_rate(torch.diag(torch.tensor([1.0, 4.0])), 2) == 0.5
+    assert tangent.critical_learning_rate(torch.zeros(3, 3), 3) == math.inf
+
+
+@pytest.mark.parametrize("factor, grows", [(0.98, False), (1.02, True)])
+def test_the_critical_rate_is_where_a_linear_model_stops_to_descend(factor, grows):
+    inputs = torch.randn(6, 4, dtype=torch.float64)
+    model = nn.Linear(4, 1, bias=False).double()
+    kernel = tangent.tangent_kernel(model, inputs)
+    eta = factor * tangent.critical_learning_rate(kernel, 6)
+    residual = torch.linalg.eigh(kernel)[1][:, -1]
+    after = residual - 2 * eta / 6 * kernel @ residual
+    assert (after.norm() > residual.norm()) == grows
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("norm", [nn.BatchNorm1d(8), nn.BatchNorm1d(8, track_running_stats=False).eval()])
+    def test_batch_norm(self, norm):
+        with pytest.raises(ValueError, match=r"layer '1' \(BatchNorm1d\) normalises over the batch"):
+            tangent.tangent_kernel(nn.Sequential(nn.Linear(4, 8), norm, nn.Linear(8, 1)), torch.randn(5, 4))
+
+    def test_dropout(self):
+        with pytest.raises(ValueError, match=r"layer '1' \(Dropout\) is random in training mode"):
+            tangent.tangent_kernel(nn.Sequential(nn.Linear(4, 8), nn.Dropout(), nn.Linear(8, 1)), torch.randn(5, 4))
+
+    def test_own_layers_that_mix_samples(self):
+        class Centred(nn.Module):
+            def forward(self, x):
+                return x - x.mean(0)
+
+        with pytest.raises(ValueError, match="depends on the other samples"):
+            tangent.tangent_kernel(nn.Sequential(nn.Linear(4, 8), Centred(), nn.Linear(8, 1)), torch.randn(5, 4))
+
+    def test_nothing_to_train(self):
+        with pytest.raises(ValueError, match="none of its parameters requires a gradient"):
+            tangent.tangent_kernel(nn.Linear(4, 1).requires_grad_(False), torch.randn(5, 4))
+
+    def test_no_samples(self):
+        with pytest.raises(ValueError, match="allowed is at least one sample"):
+            tangent.tangent_kernel(nn.Linear(4, 1), torch.randn(0, 4))
+
+    def test_outputs_without_samples(self):
+        class Total(nn.Linear):
+            def forward(self, x):
+                return super().forward(x).sum()
+
+        with pytest.raises(ValueError, match="allowed is a tensor of shape"):
+            tangent.tangent_kernel(Total(4, 1), torch.randn(5, 4))
+
+    @pytest.mark.parametrize("top", [0, 3, -1])
+    def test_top_out_of_range(self, top):
+        with pytest.raises(ValueError, match=f"top = {top}: allowed are whole numbers from 1 to 2"):
+            tangent.split_loss(torch.ones(3), torch.eye(3), top)
+
+    def test_residual_of_another_size(self):
+        with pytest.raises(ValueError, match="residual: 4 entries for a kernel of 3 rows"):
+            tangent.split_loss(torch.ones(4), torch.eye(3), 1)
+
+    def test_an_input_that_is_overwritten(self):
+        class Overwriting(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 1)
+
+            def forward(self, x):
+                hidden = self.first(x)
+                output = self.last(hidden.detach())
+                hidden += 1
+                return output + hidden.sum(1, keepdim=True)
+
+        with pytest.raises(ValueError, match="layer 'last' is changed in place"):
+            tangent.tangent_kernel(Overwriting(), torch.randn(5, 4))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["fcn", "cnn", "attention", "few positions, many channels"])
+def test_the_gpu_gives_the_same_kernel(name):
+    build, shape, _ = NETWORKS[name]
+    model, inputs = build(), torch.randn(5, *shape)
+    reference = tangent.tangent_kernel(copy.deepcopy(model).double(), inputs.double())
+    ours = tangent.tangent_kernel(model.cuda(), inputs.cuda()).cpu().double()
+    assert error(ours, reference) <= 1e-4

@@ -1,0 +1,133 @@
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from catapults import models, tangent, training
+from catapults.training import LearningRate, gradient_descent
+from torch import nn
+
+
+def problem(n=12, seed=0, outputs=1, **options):
+    torch.manual_seed(seed)
+    inputs = torch.randn(n, 10)
+    targets = torch.rand(n, outputs) if outputs > 1 else torch.rand(n)
+    return models.fcn(10, 64, 3, outputs, **options), inputs, targets
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_steps_are_those_of_torch_optim(outputs, bias):
+    model, inputs, targets = problem(outputs=outputs, bias=bias)
+    reference = copy.deepcopy(model)
+    history = gradient_descent(model, inputs, targets, 0.3, steps=5)
+    optimiser = torch.optim.SGD(reference.parameters(), lr=0.3)
+    losses = []
+    for _ in range(6):
+        loss = nn.functional.mse_loss(reference(inputs), targets.view(12, -1))
+        losses.append(loss.item())
+        optimiser.zero_grad()
+        loss.backward()
+        if len(losses) <= 5:
+            optimiser.step()
+    np.testing.assert_allclose(history.loss, losses, rtol=1e-4)
+    for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_every_step_is_measured_before_its_update():
+    model, inputs, targets = problem()
+    initial = copy.deepcopy(model)
+    history = gradient_descent(model, inputs, targets, 0.1, steps=3, top=2)
+    assert len(history) == 4 and list(history.iteration) == [0, 1, 2, 3] and not history.diverged
+    for network, step in ((initial, history.steps[0]), (model, history.steps[-1])):
+        kernel = tangent.tangent_kernel(network, inputs)
+        residual = network(inputs).detach()[:, 0] - targets
+        assert step.kernel_norm == pytest.approx(torch.linalg.eigvalsh(kernel)[-1].item(), rel=1e-4)
+        assert step.critical_learning_rate == pytest.approx(12 / step.kernel_norm)
+        assert (step.loss_top, step.loss_rest) == pytest.approx(tangent.split_loss(residual, kernel, 2), rel=1e-3)
+    np.testing.assert_allclose(history.loss, history.loss_top + history.loss_rest, rtol=1e-4)
+    assert (history.seconds > 0).all()
+
+
+def test_below_the_critical_rate_the_loss_descends_and_above_it_a_wide_network_catapults():
+    calm = gradient_descent(*problem(seed=1), "0.5 eta_crit", steps=15)
+    assert (np.diff(calm.loss) < 0).all() and (calm.unstable_directions == 0).all()
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(24, 20), torch.rand(24)
+    catapult = gradient_descent(models.fcn(20, 1024, 3), inputs, targets, "2 eta_crit", steps=60)
+    assert catapult.loss.max() > 1.5 * catapult.loss[0] and catapult.loss[-1] < catapult.loss[0]
+    assert catapult.kernel_norm[-1] < catapult.kernel_norm[0]
+
+
+def test_relative_rates_are_multiples_of_the_first_critical_rate():
+    history = gradient_descent(*problem(), "0.25 eta_crit", steps=2)
+    assert history.learning_rate == pytest.approx(0.25 * history.critical_learning_rate[0], rel=1e-4)
+
+
+def test_divergence_is_recorded():
+    history = gradient_descent(*problem(), 1e4, steps=50)
+    last = history.steps[-1]
+    assert history.diverged and len(history) < 50
+    assert last.loss > training.DIVERGED * min(history.loss[0], 1) or math.isinf(last.loss)
+    assert math.isnan(last.kernel_norm) and math.isnan(last.loss_top)
+    assert np.isfinite(history.loss[:-1]).all()
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    first, second = (gradient_descent(*problem(), "1.5 eta_crit", steps=10) for _ in range(2))
+    assert np.array_equal(first.loss, second.loss) and np.array_equal(first.kernel_norm, second.kernel_norm)
+
+
+@pytest.mark.parametrize(
+    "given, value, relative",
+    [(6, 6.0, False), (0.5, 0.5, False), ("6", 6.0, False), ("1e-3", 1e-3, False), ("1.67 eta_crit", 1.67, True),
+     ("2*eta_crit", 2.0, True), (" 3 ETA_CRIT ", 3.0, True)],
+)  # fmt: skip
+def test_learning_rates(given, value, relative):
+    rate = LearningRate.parse(given)
+    assert rate == LearningRate(value, relative)
+    assert LearningRate.parse(str(rate)) == rate
+
+
+@pytest.mark.parametrize("given", [0, -1, math.nan, math.inf, True, "", "fast", "1.67 eta", "-2 eta_crit", "1..2"])
+@pytest.mark.usefixtures("no_type_checks")
+def test_impossible_learning_rates(given):
+    with pytest.raises(ValueError, match="learning_rate = .*: allowed are a positive number, or a multiple"):
+        LearningRate.parse(given)
+
+
+@pytest.mark.usefixtures("no_type_checks")
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"steps": 0}, "steps = 0: allowed are whole numbers of at least 1"),
+        ({"steps": 2.5}, "steps = 2.5"),
+        ({"top": 12}, "top = 12: allowed are whole numbers from 1 to 11"),
+        ({"targets": torch.rand(11)}, r"targets: shape \(11,\); allowed is as many a sample as outputs"),
+        ({"targets": torch.full((12,), math.nan)}, "targets: holds values that are not finite"),
+        ({"inputs": torch.full((12, 10), math.inf)}, "inputs: holds values that are not finite"),
+    ],
+)
+def test_impossible_arguments(changed, message):
+    model, inputs, targets = problem()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=message):
+        gradient_descent(
+            **{"model": model, "inputs": inputs, "targets": targets, "learning_rate": 1, "steps": 2} | changed
+        )
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_an_unknown_column():
+    with pytest.raises(AttributeError, match="History has no 'losses'; allowed are iteration, loss"):
+        _ = gradient_descent(*problem(), 0.1, steps=1).losses
+
+
+@pytest.mark.gpu
+def test_the_gpu_gives_the_same_run():
+    model, inputs, targets = problem()
+    reference = gradient_descent(copy.deepcopy(model), inputs, targets, "1.5 eta_crit", steps=10)
+    ours = gradient_descent(model.cuda(), inputs.cuda(), targets.cuda(), "1.5 eta_crit", steps=10)
+    np.testing.assert_allclose(ours.loss, reference.loss, rtol=1e-2)
