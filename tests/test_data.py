@@ -1,0 +1,262 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from catapults import data
+from catapults.synthetic import SYNTHETIC
+from conftest import missing
+from hypothesis import given
+from hypothesis import strategies as st
+from samples import empty_folders, few_examples, images, own, rows, same
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    return empty_folders(tmp_path, monkeypatch)
+
+
+# Synthetic tasks
+
+
+@pytest.mark.parametrize("name", SYNTHETIC)
+@few_examples
+@given(seed=st.integers(0, 2**40), n=st.integers(1, 12), others=st.integers(0, 5), dim=st.integers(10, 30))
+def test_synthetic_task(name, seed, n, others, dim):
+    task = data.load(name, n, others, 3, seed=seed, dim=dim, noise=0)
+    for split, size in ((task.train, n), (task.validation, others), (task.test, 3)):
+        assert len(split) == size
+        assert split.inputs.shape == split.gradients.shape == (size, dim) and split.targets.shape == (size,)
+    assert len(rows(task.train) | rows(task.validation) | rows(task.test)) == n + others + 3
+    assert task.egop.shape == (dim, dim)
+    assert task.identity == data.identity(name) and name in task.identity
+    assert name in task.source and task.source.endswith(".")
+    assert same(task.train, data.load(name, n, seed=seed, dim=dim, noise=0).train)
+
+
+def test_seeds_differ():
+    assert not rows(data.load("rank-2", 20, seed=0).train) & rows(data.load("rank-2", 20, seed=1).train)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("rank-2", 0), "n_train = 0: allowed are whole numbers of at least 1"),
+        (("rank-2", 2.0), "n_train = 2.0"),
+        (("rank-2", True), "n_train = True"),
+        (("rank-2", 1, -1), "n_validation = -1"),
+        (("rank-2", 1, 0, "3"), "n_test = '3'"),
+        (("rank-2", 1, dict(seed=-1)), "seed = -1"),
+        (("rank-2", 1, dict(noise=-0.1)), "noise = -0.1"),
+        (("rank-2", 1, dict(noise=float("nan"))), "noise = nan"),
+        (("rank-3", 1, dict(dim=9)), "dim = 9: allowed are whole numbers of at least 10"),
+        (("rank-2", 1, dict(image_size=4)), "takes neither labels nor image_size"),
+        (("rank-2", 1, dict(labels="±1")), "labels = '±1': allowed are 'zero-one' and 'plus-minus'"),
+        (("cifar-10", 1, dict(image_size=0)), "image_size = 0"),
+        (("rank-2:0,1", 1), "rank-2 takes no classes"),
+        (("cifar-2:0,1", 1), "cifar-2 takes no classes"),
+        (("cifar-10:7", 1), "two or more different classes"),
+        (("cifar-10:7,7", 1), "two or more different classes"),
+        (("cifar-10:cat,dog", 1), "allowed are NAME and NAME:CLASS,CLASS"),
+        (("../secret", 1), "allowed are NAME and NAME:CLASS,CLASS"),
+        (("", 1), "one of rank-2, rank-3, rank-4, full-rank, sphere, cifar-10, cifar-2"),
+    ],
+)
+def test_invalid_parameters_are_named(no_type_checks, arguments, message):
+    options = arguments[-1] if isinstance(arguments[-1], dict) else {}
+    with pytest.raises(ValueError) as error:
+        data.load(*(value for value in arguments if value is not options), **options)
+    assert message in str(error.value)
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cifr-2", "did you mean 'cifar-2'? allowed are"),
+        ("CIFAR10:7,9", "did you mean 'cifar-10'? allowed are"),
+        ("rank 3", "did you mean 'rank-3'? allowed are"),
+        ("MINES", "did you mean 'mine'? allowed are"),
+        ("photos", "'photos': allowed are"),
+        ("cifar-10:cat,dog", "'cifar-10:cat,dog': allowed are NAME and NAME:CLASS,CLASS"),
+        ("cifar-10:7", "two or more different classes"),
+        ("sphere:1,2", "sphere takes no classes"),
+    ],
+)
+def test_a_wrong_name_is_explained(folder, name, message):
+    own(folder)
+    with pytest.raises(ValueError) as error:
+        data.check_name(name, "dataset")
+    assert str(error.value).startswith(f"dataset = {name!r}: ") and message in str(error.value)
+    if "allowed are NAME" in str(error.value):
+        assert ", ".join(data.available_names()) in str(error.value)
+        assert f"NAME.npz in the folder CATAPULTS_DATA ({folder})" in str(error.value)
+
+
+def test_right_names_pass(folder):
+    own(folder)
+    for name in [*data.available_names(), "cifar-10:3,5,1", "mine:0,-1"]:
+        data.check_name(name)
+    (folder / "mine.npz").rename(folder / "cifar10.npz")  # a file of CIFAR-10, which can also go by its own name
+    data.check_name("cifar10")
+    with pytest.raises(ValueError, match="^name = 'mine': "):
+        data.check_name("mine")
+
+
+def test_names_without_their_files(folder, monkeypatch):
+    """What is told without reading a file is told where there is none."""
+    monkeypatch.delenv("CATAPULTS_DATA")
+    assert [name for name in data.available_names() if data.is_synthetic(name)] == list(SYNTHETIC)
+    for name, outputs in {
+        "rank-3": 1, "sphere": 1, "cifar-2": 1, "cifar-10": 10, "cifar-10:0,1": 1, "cifar-10:4,2,9": 3,
+        "mine": None, "mine:1,3": 1, "mine:1,3,0": 3,
+    }.items():  # fmt: skip
+        assert data.n_outputs(name) == outputs
+    for function in (data.is_synthetic, data.n_outputs):
+        with pytest.raises(ValueError, match="name = 'cifar-10:7'"):
+            function("cifar-10:7")
+
+
+@pytest.mark.parametrize(("name", "outputs"), [("mine", 4), ("mine:1,3", 1), ("mine:3,1,0", 3)])
+def test_n_outputs_are_those_of_the_targets(folder, name, outputs):
+    own(folder)
+    targets = data.load(name, 10).train.targets
+    assert (1 if targets.dim() == 1 else targets.shape[1]) == outputs
+    assert data.n_outputs(name) == (None if name == "mine" else outputs)
+
+
+# A person's own .npz
+
+
+def test_own_file(folder):
+    path = own(folder)
+    task = data.load("mine", 12, 8, 8)
+    assert task.train.inputs.shape == (12, 1, 6, 6) and task.train.targets.shape == (12, 4)
+    assert (task.train.targets.sum(1) == 1).all()
+    assert task.train.inputs.min() >= -1 and task.train.inputs.max() <= 1
+    assert task.egop is None and task.train.gradients is None
+    assert task.identity == data.identity("mine:0,3") and task.identity.startswith("sha256:")
+    assert "classes 0, 1, 2, 3" in task.source and "mine.npz" in task.source
+    expected = images(20, 6, 6).reshape(20, 1, 6, 6) / np.float32(127.5) - 1
+    assert rows(task.train) | rows(task.validation) == {row.astype(np.float32).tobytes() for row in expected}
+    assert data.fetch("mine:0,1") == path
+    assert "mine" in data.available_names()
+    assert [status for status in data.status() if status.name == "mine"] == [
+        data.DatasetStatus("mine", True, path, task.identity, "a file in the folder CATAPULTS_DATA")
+    ]
+
+
+def test_two_classes_take_the_order_listed(folder):
+    own(folder, train_images=(np.arange(20) % 4).astype(np.uint8)[:, None, None] * np.ones((6, 6), np.uint8))
+    for name, ones in (("mine:1,3", 3), ("mine:3,1", 1)):
+        split = data.load(name, 10).train
+        shown = ((split.inputs[:, 0, 0, 0] + 1) * 127.5).round()
+        assert torch.equal(split.targets, (shown == ones).float())
+        assert torch.equal(data.load(name, 10, labels="plus-minus").train.targets, split.targets * 2 - 1)
+    assert set(data.load("mine", 10, labels="plus-minus").train.targets.unique().tolist()) == {-1, 1}
+
+
+@few_examples
+@given(sizes=st.tuples(st.integers(1, 20), st.integers(0, 12), st.integers(0, 8)), seed=st.integers(0, 99))
+def test_splits_are_disjoint_and_the_training_set_is_its_own(folder, sizes, seed):
+    own(folder)
+    if sum(sizes[:2]) > 20:
+        sizes = (sizes[0], 20 - sizes[0], sizes[2])
+    task = data.load("mine", *sizes, seed=seed)
+    assert tuple(map(len, (task.train, task.validation, task.test))) == sizes
+    assert len(rows(task.train) | rows(task.validation) | rows(task.test)) == sum(sizes)
+    assert same(task.train, data.load("mine", sizes[0], seed=seed).train)
+
+
+def test_one_pool_gives_disjoint_splits(folder):
+    np.savez(folder / "faces.npz", images=images(30, 4, 4, 3), labels=np.arange(30) % 2)
+    task = data.load("faces", 10, 12, 8)
+    assert task.train.inputs.shape == (10, 3, 4, 4) and task.train.targets.shape == (10,)
+    assert len(rows(task.train) | rows(task.validation) | rows(task.test)) == 30
+    assert "without a test split" in task.source
+    assert same(task.train, data.load("faces", 10).train)
+    with pytest.raises(ValueError, match=r"n_validation \+ n_test = 31.*at most 30.*\{0: 15, 1: 15\}"):
+        data.load("faces", 10, 12, 9)
+
+
+def test_training_pool_alone_serves_as_the_one_pool(folder):
+    own(folder, test_images=None, test_labels=None)
+    assert len(data.load("mine", 10, 5, 5).test) == 5
+
+
+def test_average_pooling(folder):
+    own(folder)
+    full, pooled = (data.load("mine", 5, image_size=size).train.inputs for size in (None, 2))
+    torch.testing.assert_close(pooled, full.reshape(5, 1, 2, 3, 2, 3).mean((3, 5)))
+    assert data.load("mine", 5, image_size=6).test.inputs.shape == (0, 1, 6, 6)
+    with pytest.raises(ValueError, match=r"image_size = 4: .* 6x6 .* allowed are .* \(1, 2, 3, 6\)"):
+        data.load("mine", 5, image_size=4)
+    own(folder, train_images=images(20, 6, 3), test_images=images(8, 6, 3))
+    with pytest.raises(ValueError, match="allowed are square images only"):
+        data.load("mine", 5, image_size=3)
+
+
+def test_float_images_are_kept(folder):
+    values = np.linspace(-1, 1, 20 * 36).reshape(20, 6, 6)
+    own(folder, train_images=values, test_images=values[:8])
+    assert rows(data.load("mine", 20).train) == {row.tobytes() for row in values.astype(np.float32)}
+
+
+def test_too_many_images_are_counted(folder):
+    own(folder)
+    with pytest.raises(ValueError, match=r"n_validation = 11: mine:1,3 allows at most 10.*\{1: 5, 3: 5\}"):
+        data.load("mine:1,3", 8, 3)
+    with pytest.raises(ValueError, match=r"n_test = 9: mine allows at most 8"):
+        data.load("mine", 1, 0, 9)
+    with pytest.raises(ValueError, match=r"of classes that all occur; images per class: \{1: 5, 7: 0\}"):
+        data.load("mine:1,7", 2)
+    own(folder, train_labels=np.zeros(20, int))
+    with pytest.raises(ValueError, match="all images are of class 0, two classes are needed"):
+        data.load("mine", 2)
+
+
+def test_identity_follows_the_content(folder):
+    own(folder)
+    first = data.identity("mine")
+    own(folder, train_labels=(np.arange(20) + 1) % 4)
+    assert data.identity("mine") != first
+    own(folder, train_images=images(20, 3, 12), test_images=images(8, 3, 12, seed=1))
+    assert data.identity("mine") != first
+
+
+def test_unknown_name_lists_the_known_ones(folder):
+    own(folder)
+    with pytest.raises(data.DataUnavailable, match=r"nowhere\.npz is not .*rank-2.*cifar-10.*mine") as error:
+        data.load("nowhere:0,1", 2)
+    assert str(folder) in str(error.value)
+
+
+def test_folder_that_is_not_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("CATAPULTS_DATA", str(tmp_path / "typo"))
+    with pytest.raises(data.DataUnavailable, match="typo"):
+        data.fetch("mine")
+    monkeypatch.delenv("CATAPULTS_DATA")
+    with pytest.raises(data.DataUnavailable, match=r"CATAPULTS_DATA \(not set\)"):
+        data.identity("mine")
+
+
+def test_relative_folder_is_shown_in_full(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CATAPULTS_DATA", "here")
+    with pytest.raises(data.DataUnavailable) as error:
+        data.load("mine", 2)
+    assert str(tmp_path / "here") in str(error.value)
+
+
+def test_usps(monkeypatch):
+    if not (SHARED / "usps.npz").exists():
+        missing("no ../shared/data/usps.npz")
+    monkeypatch.setenv("CATAPULTS_DATA", str(SHARED))
+    task = data.load("usps:0,2", 1000, 500, 557)
+    assert task.train.inputs.shape == (1000, 1, 16, 16) and len(task.test) == 557
+    with pytest.raises(ValueError, match=r"n_test = 558.*\{0: 359, 2: 198\}"):
+        data.load("usps:0,2", 1000, 500, 558)
