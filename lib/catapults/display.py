@@ -1,0 +1,51 @@
+"""What a notebook shows: figures with caption and alternative text, generated prose, tables.
+
+Each object carries its content a second time as data (``MIME``), from which the book takes captions, claims and
+provenance without reading them back from text.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+MIME = "application/vnd.catapults+json"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An SVG picture. ``alt`` says in words what a reader who cannot see it should know, ``caption`` what it shows."""
+
+    svg: str = field(repr=False)
+    name: str
+    caption: str
+    alt: str
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        content = {"kind": "figure", "name": self.name, "caption": self.caption, "alt": self.alt}
+        return {"image/svg+xml": self.svg, "text/plain": self.alt, MIME: content}
+
+
+@dataclass(frozen=True)
+class Text:
+    """Markdown, with the data it was made from."""
+
+    markdown: str
+    content: dict[str, Any] = field(default_factory=dict)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        bundle: dict[str, Any] = {"text/markdown": self.markdown, "text/plain": self.markdown}
+        return bundle | {MIME: self.content} if self.content else bundle
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; a bar inside a cell is escaped."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", r"\|") for cell in line) + " |" for line in lines)
+
+
+def number(value: float) -> str:
+    """Three significant digits, without an exponent from 0.001 to 100,000."""
+    if value == 0 or not 1e-3 <= abs(value) < 1e5:
+        return f"{value:.3g}"
+    digits = f"{value:.3g}"
+    return f"{float(digits):,.0f}" if "e" in digits else digits

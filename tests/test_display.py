@@ -1,0 +1,25 @@
+import math
+
+import pytest
+from catapults.display import MIME, Figure, Text, number, table
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [(0.0, "0"), (1.0, "1"), (3.14159, "3.14"), (-28.84, "-28.8"), (0.00123, "0.00123"), (1e-5, "1e-05"),
+     (1234.0, "1,230"), (12345.6, "12,300"), (123456.0, "1.23e+05"), (math.inf, "inf"), (math.nan, "nan")],
+)  # fmt: skip
+def test_numbers(value, text):
+    assert number(value) == text
+
+
+def test_a_bar_in_a_cell_does_not_end_it():
+    assert table(("a", "b"), [("|x|", "2")]).splitlines() == ["| a | b |", "| --- | --- |", r"| \|x\| | 2 |"]
+
+
+def test_objects_show_themselves_and_carry_their_data():
+    figure = Figure("<svg/>", "name", "a caption", "an alternative")._repr_mimebundle_()
+    assert figure["image/svg+xml"] == "<svg/>" and figure["text/plain"] == "an alternative"
+    assert figure[MIME] == {"kind": "figure", "name": "name", "caption": "a caption", "alt": "an alternative"}
+    assert Text("**bold**", {"kind": "x"})._repr_mimebundle_()[MIME] == {"kind": "x"}
+    assert MIME not in Text("plain")._repr_mimebundle_()
