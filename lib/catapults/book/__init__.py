@@ -1,0 +1,1 @@
+"""The road from ``chapters/runs.yml`` to the rendered book: chapter -> runs -> execute -> stage -> build."""

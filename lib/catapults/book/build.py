@@ -1,0 +1,93 @@
+"""Build the book: execute what is not cached, stage, render, and put the new pages in the place of the old ones."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from . import runs as runs_file
+from .execute import Result, execute
+from .runs import Run
+from .stage import stage, verdicts
+
+
+class BuildError(Exception):
+    """The book is not as it should be; the message lists every failure."""
+
+
+def build(root: Path, output: Path, preset: str, say: Callable[[str], None], force: bool = False) -> Path:
+    """Build the book of the project at ``root`` into ``output``, of which the parts are
+
+    - ``runs/``: executed notebooks, kept from one build to the next,
+    - ``stage/``: what Sphinx read,
+    - ``html/``: the book. Returns the path of its first page.
+
+    Raises :class:`BuildError` after all runs had their turn if one of them failed or Sphinx warned. Missing data are no
+    failure: the run's page says so.
+    """
+    runs = runs_file.load(root / "chapters")
+    results = {name: _execute(run, preset, output / "runs", say, force) for name, run in runs.items()}
+    stage(root, output / "stage", runs, results, preset)
+    problems = [f"run {name!r} failed:\n{result.failure}" for name, result in results.items() if result.failure]
+
+    html = output / "html"
+    digest = _digest(output / "stage")
+    if (html / ".digest").exists() and (html / ".digest").read_text() == digest:
+        say("pages: nothing changed")
+    else:
+        warnings = _render(output, say)
+        if warnings:
+            problems.append(f"Sphinx:\n{warnings}")
+        else:
+            (html / ".digest").write_text(digest)
+    if problems:
+        raise BuildError("\n\n".join(problems))
+    return html / "index.html"
+
+
+def _execute(run: Run, preset: str, store: Path, say: Callable[[str], None], force: bool) -> Result:
+    say(f"{run.name}: executing")
+    started = time.monotonic()
+    result = execute(run.name, run.chapter, run.settings[preset], preset, store, force)
+    if result.missing_data:
+        say(f"{run.name}: not run, data set missing\n{result.missing_data}")
+    elif result.failure:
+        say(f"{run.name}: FAILED")
+    else:
+        counts = ", ".join(f"{number} {verdict}" for verdict, number in verdicts(result.notebook).items() if number)
+        took = "cached" if result.cached else f"{time.monotonic() - started:.1f} s"
+        say(f"{run.name}: {took}; claims: {counts or 'none'}")
+    return result
+
+
+def _render(output: Path, say: Callable[[str], None]) -> str:
+    """Run jupyter-book in an empty folder and, if it made pages, replace the book's. Returns what it complained of."""
+    fresh = output / "rendering"
+    shutil.rmtree(fresh, ignore_errors=True)  # with old doctrees, a second build would hide the first one's warnings
+    say("pages: rendering")
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(output / "stage")]
+    command += ["--path-output", str(fresh), "-W", "-n", "--keep-going", "-q"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    pages = fresh / "_build" / "html"
+    made = (pages / "index.html").exists()
+    if made:
+        old = output / "html.old"
+        shutil.rmtree(old, ignore_errors=True)
+        if (output / "html").exists():
+            (output / "html").rename(old)
+        pages.rename(output / "html")
+        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(fresh, ignore_errors=True)
+    if result.returncode == 0 and made:
+        return ""
+    return result.stderr.strip() or result.stdout.strip() or f"exit status {result.returncode}"
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()

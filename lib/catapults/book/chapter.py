@@ -1,0 +1,112 @@
+"""A chapter: a notebook, the parameters that its ``parameters`` cell declares, and what they describe."""
+
+import ast
+import difflib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from .. import experiments
+from ..experiments import Experiment, ParameterError
+
+
+class ChapterError(Exception):
+    """A notebook is not a chapter; the message says what it lacks."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line ``name: type = default  # meaning`` of the parameters cell."""
+
+    name: str
+    annotation: str
+    default: Any
+    meaning: str
+
+    @property
+    def type(self) -> TypeAdapter:
+        return TypeAdapter(eval(self.annotation, vars(typing)), config=ConfigDict(strict=True))
+
+    def read(self, text: str) -> Any:
+        """A value as typed on a command line. Raises :class:`ParameterError`."""
+        if text.lower() in ("none", "null") and "Optional" in self.annotation:
+            return None
+        try:
+            return self.type.validate_strings(text, strict=False)
+        except ValidationError:
+            raise ParameterError(f"{self.name} = {text!r}: allowed is {self.annotation}") from None
+
+
+@dataclass(frozen=True)
+class Chapter:
+    name: str
+    path: Path
+    notebook: nbformat.NotebookNode
+    parameters: Mapping[str, Parameter]
+    experiment: type[Experiment]
+
+    @classmethod
+    def load(cls, path: Path) -> "Chapter":
+        """Raises :class:`ChapterError` for a file that is no notebook, or has no parameters cell or experiment."""
+        try:
+            notebook = nbformat.read(path, as_version=4)
+        except (OSError, ValueError) as error:
+            raise ChapterError(f"{path}: not a readable notebook ({error})") from None
+        experiment = notebook.metadata.get("catapults", {}).get("experiment")
+        if not isinstance(getattr(experiments, str(experiment), None), type):
+            raise ChapterError(f"{path}: its metadata names no experiment of catapults.experiments, but {experiment!r}")
+        cells = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+        if len(cells) != 1:
+            raise ChapterError(f"{path}: has {len(cells)} cells tagged 'parameters'; allowed is exactly one")
+        return cls(path.stem, path, notebook, _declared(cells[0].source, path), getattr(experiments, experiment))
+
+    def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All parameters: those given, else the chapter's defaults.
+
+        Raises :class:`ParameterError` for an unknown name, a wrong type and an impossible value.
+        """
+        problems = []
+        for name, value in given.items():
+            if name not in self.parameters:
+                near = difflib.get_close_matches(name, self.parameters, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]!r}?" if near else "allowed are " + ", ".join(self.parameters)
+                problems.append(f"{name}: unknown parameter of chapter {self.name!r}; {hint}")
+                continue
+            try:
+                self.parameters[name].type.validate_python(value)
+            except ValidationError:
+                problems.append(f"{name} = {value!r}: allowed is {self.parameters[name].annotation}")
+        if problems:
+            raise ParameterError("\n".join(problems))
+        values = {name: parameter.default for name, parameter in self.parameters.items()} | dict(given)
+        self.experiment.from_namespace(values)
+        return values
+
+    def read(self, assignments: list[str]) -> dict[str, Any]:
+        """Parameters from ``name=value`` strings. Raises :class:`ParameterError`."""
+        values: dict[str, Any] = {}
+        for assignment in assignments:
+            name, equals, text = assignment.partition("=")
+            if not equals:
+                raise ParameterError(f"-p {assignment}: allowed is -p name=value")
+            values[name.strip()] = self.parameters[name].read(text) if name in self.parameters else text
+        return values
+
+
+def _declared(source: str, path: Path) -> dict[str, Parameter]:
+    lines = source.splitlines()
+    parameters = {}
+    for node in ast.parse(source).body:
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
+            raise ChapterError(
+                f"{path}: parameters cell, line {node.lineno}: allowed is `name: type = default  # meaning`"
+            )
+        _, _, meaning = lines[node.end_lineno - 1][node.end_col_offset :].partition("#")
+        name = node.target.id
+        parameters[name] = Parameter(name, ast.unparse(node.annotation), ast.literal_eval(node.value), meaning.strip())
+    return parameters

@@ -1,0 +1,110 @@
+"""The command ``catapults``."""
+
+import shutil
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import data
+from ..experiments import ParameterError
+from . import runs as runs_file
+from .build import BuildError, build
+from .chapter import ChapterError
+from .execute import execute
+from .runs import PRESETS, RunsError
+from .stage import StageError, contents
+
+app = typer.Typer(
+    help="Build the book, run its chapters, get its data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="The data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Preset = StrEnum("Preset", PRESETS)
+PresetOption = Annotated[Preset, typer.Option(help="How large: seconds, two cores, or the paper's sizes.")]
+
+
+@app.command("build")
+def build_command(
+    preset: PresetOption = Preset.laptop,
+    output: Annotated[Path, typer.Option(help="Folder for executed notebooks and pages.")] = Path("_build"),
+    force: Annotated[bool, typer.Option(help="Execute every run again.")] = False,
+) -> None:
+    """Execute the runs of chapters/runs.yml that are not cached, and render the book."""
+    started = time.monotonic()
+    page = build(_root(), output.resolve(), preset, _say, force)
+    typer.echo(f"The book: {page}  ({time.monotonic() - started:.0f} s, preset {preset})")
+
+
+@app.command("run")
+def run_command(
+    run: Annotated[str, typer.Argument(help="A chapter, or any run of chapters/runs.yml.")],
+    parameter: Annotated[list[str], typer.Option("--parameter", "-p", help="name=value, as often as needed.")] = [],  # noqa: B006
+    preset: PresetOption = Preset.laptop,
+    output: Annotated[Path | None, typer.Option(help="Where to write the executed notebook.")] = None,
+) -> None:
+    """Execute one chapter with other parameters and say what came of its claims."""
+    root = _root()
+    runs = runs_file.load(root / "chapters")
+    if run not in runs:
+        raise ParameterError(f"run = {run!r}: allowed are {', '.join(runs)}")
+    chapter = runs[run].chapter
+    values = chapter.resolve({**runs[run].settings[preset], **chapter.read(parameter)})
+    result = execute(run, chapter, values, "own parameters" if parameter else preset, root / "_build" / "runs")
+    if result.notebook is None:
+        raise BuildError(result.missing_data or result.failure)
+    for content in contents(result.notebook, "claims"):
+        for claim in content["claims"].values():
+            typer.echo(f"{claim['verdict']:>15}  {claim['statement']}: {claim['ours']}")
+    path = result.path
+    if output is not None:
+        path = Path(shutil.copy(result.path, output))
+    typer.echo(f"The executed notebook: {path}{' (cached)' if result.cached else ''}")
+
+
+@data_app.command("status")
+def data_status() -> None:
+    """Say for each data set whether it is here, and how to get it."""
+    for status in data.status():
+        where = f"at {status.where}" if status.available else status.how
+        typer.echo(f"{status.name:<16} {'available' if status.available else 'missing':<10} {where}")
+
+
+@data_app.command("fetch")
+def data_fetch(name: Annotated[str, typer.Argument(help="For example cifar-10.")]) -> None:
+    """Get a data set now, so that later work needs no network."""
+    typer.echo(f"{name}: at {data.fetch(name)}")
+
+
+def _say(line: str) -> None:
+    typer.echo(line)
+
+
+def _root() -> Path:
+    """The project's folder: this one or the nearest above it that has chapters/runs.yml."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "chapters" / "runs.yml").exists():
+            return folder
+    raise ParameterError(
+        f"{here}: neither this folder nor one above it has chapters/runs.yml; go to the project's folder"
+    )
+
+
+def main() -> None:
+    try:
+        app()
+    except (BuildError, ChapterError, ParameterError, RunsError, StageError, data.DataError, ValueError) as error:
+        typer.echo(f"catapults: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Executing a run once: the executed notebook is kept under a key of everything that it depends on."""
+
+import ast
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+
+from .. import data, models, provenance
+from .chapter import Chapter
+
+_PACKAGE = Path(data.__file__).parent
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a run: its executed notebook, or why there is none."""
+
+    notebook: nbformat.NotebookNode | None
+    path: Path | None = None
+    cached: bool = False
+    missing_data: str = ""
+    failure: str = ""
+
+
+def execute(
+    name: str, chapter: Chapter, parameters: Mapping[str, Any], preset: str, store: Path, force: bool = False
+) -> Result:
+    """Execute the chapter with these parameters, or take the notebook that an earlier execution left in ``store``.
+
+    Nothing is raised for what can happen to a run: missing data and every error of the notebook are in the result.
+    """
+    try:
+        data.fetch(parameters["dataset"])
+        identity = data.identity(parameters["dataset"])
+    except data.DataUnavailable as error:
+        return Result(None, missing_data=str(error))
+    except (data.DataError, ValueError) as error:
+        return Result(None, failure=str(error))
+    path = store / f"{name}-{key(chapter, parameters, preset, identity)[:16]}.ipynb"
+    if path.exists() and not force:
+        return Result(nbformat.read(path, as_version=4), path, cached=True)
+
+    store.mkdir(parents=True, exist_ok=True)
+    running = path.with_suffix(f".{os.getpid()}.running")
+    before = os.environ.get(provenance.PRESET)
+    os.environ[provenance.PRESET] = preset
+    try:
+        notebook = papermill.execute_notebook(
+            str(chapter.path),
+            None,
+            dict(parameters),
+            kernel_name="python3",
+            cwd=str(chapter.path.parent),
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no remarks on how kernel and client talk
+        )
+        nbformat.write(notebook, running)
+        running.replace(path)
+    except Exception as error:  # of any cell, of the kernel, of the disk: the other runs go on
+        return Result(None, failure=f"{type(error).__name__}: {_plain(str(error))}")
+    finally:
+        running.unlink(missing_ok=True)
+        if before is None:
+            del os.environ[provenance.PRESET]
+        else:
+            os.environ[provenance.PRESET] = before
+    return Result(notebook, path)
+
+
+def key(chapter: Chapter, parameters: Mapping[str, Any], preset: str, data_identity: str) -> str:
+    """Changes with everything that can change the executed notebook, and with nothing else of the project."""
+    code = [cell.source for cell in chapter.notebook.cells if cell.cell_type == "code"]
+    everything = {
+        "notebook": [(c.cell_type, c.source, dict(c.metadata)) for c in chapter.notebook.cells],
+        "parameters": dict(parameters),
+        "preset": preset,
+        "library": {p.name: _sha256(p) for p in library_files(code)},
+        "data": data_identity,
+        "dependencies": _dependencies(),
+        "device": provenance.device_name(str(models.device(parameters["device"]))),
+    }
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
+def library_files(code: Iterable[str]) -> list[Path]:
+    """The library's modules that these pieces of code import, directly or through one another."""
+    found: set[Path] = {_PACKAGE / "__init__.py"}
+    waiting = [(source, True) for source in code]
+    while waiting:
+        source, from_outside = waiting.pop()
+        for module in _imported(source, from_outside):
+            path = _PACKAGE / f"{module}.py"
+            if path.exists() and path not in found:
+                found.add(path)
+                waiting.append((path.read_text(), False))
+    return sorted(found)
+
+
+def _imported(source: str, from_outside: bool) -> set[str]:
+    """Names that may be modules of the library. IPython's magics are no imports and are left out."""
+    source = re.sub(r"^\s*[%!].*$", "", source, flags=re.MULTILINE)
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.removeprefix("catapults.") for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            inside = node.level > 0 if not from_outside else (node.module or "").split(".")[0] == "catapults"
+            module = (node.module or "").removeprefix("catapults").removeprefix(".")
+            if inside:
+                names |= {module} if module else {alias.name for alias in node.names}
+    return {name.split(".")[0] for name in names}
+
+
+def _dependencies() -> dict[str, str]:
+    names = [re.match(r"[\w.-]+", r)[0] for r in importlib.metadata.requires("catapults") if "extra ==" not in r]
+    versions = {name: importlib.metadata.version(name) for name in [*names, "ipykernel", "papermill"]}
+    return versions | {"python": platform.python_version()}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _plain(text: str) -> str:
+    """Without the terminal colours of IPython's tracebacks."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)

@@ -1,0 +1,86 @@
+"""``chapters/runs.yml``: the single list of what the book contains."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..experiments import ParameterError
+from .chapter import Chapter
+
+PRESETS = ("smoke", "laptop", "paper")
+
+
+class RunsError(Exception):
+    """runs.yml is wrong; the message says where and what is allowed."""
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    chapter: str
+    title: str
+    figures: list[str]
+    quoted: dict[str, float] = {}
+    parameters: dict[str, Any] = {}
+    smoke: dict[str, Any] = {}
+    laptop: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One page of the book: a chapter with parameters. ``settings`` are all parameters under each preset."""
+
+    name: str
+    chapter: Chapter
+    title: str
+    figures: tuple[str, ...]
+    settings: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the run that gives the chapter's own page."""
+        return self.name == self.chapter.name
+
+    def departures(self, preset: str) -> dict[str, tuple[Any, Any]]:
+        """Parameters whose value under the preset is not the paper's: name -> (value, the paper's value)."""
+        return difference(self.settings[preset], self.settings["paper"])
+
+
+def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {name: (value, theirs[name]) for name, value in ours.items() if value != theirs[name]}
+
+
+def load(folder: Path) -> dict[str, Run]:
+    """The runs by name, in the file's order; ``folder`` holds runs.yml and the chapters.
+
+    ``parameters`` are the paper's settings; ``smoke`` and ``laptop`` say where these presets depart from them.
+
+    Raises :class:`RunsError` for a file that cannot be read and for every parameter that its chapter refuses.
+    """
+    path = folder / "runs.yml"
+    try:
+        entries = yaml.safe_load(path.read_text())
+        parsed = {str(name): _Entry(**entry) for name, entry in entries.items()}
+    except (OSError, yaml.YAMLError, ValidationError, TypeError, AttributeError) as error:
+        raise RunsError(f"{path}: {error}") from None
+    chapters: dict[str, Chapter] = {}
+    runs, problems = {}, []
+    for name, entry in parsed.items():
+        if entry.chapter not in chapters:
+            chapters[entry.chapter] = Chapter.load(folder / f"{entry.chapter}.ipynb")
+        chapter = chapters[entry.chapter]
+        settings = {}
+        for preset in PRESETS:
+            try:
+                given = {"quoted": entry.quoted, **entry.parameters, **getattr(entry, preset, {})}
+                settings[preset] = chapter.resolve(given)
+            except ParameterError as error:
+                problems += [f"{path}: run {name!r}, preset {preset!r}: {line}" for line in str(error).splitlines()]
+        runs[name] = Run(name, chapter, entry.title, tuple(entry.figures), settings)
+    if problems:
+        raise RunsError("\n".join(problems))
+    return runs

@@ -1,0 +1,204 @@
+"""The book's source tree as Sphinx reads it: static pages with generated blocks, and executed notebooks as pages."""
+
+import copy
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat.v4 import new_markdown_cell
+
+from ..claims import NOT_COMPARED, NOT_REPRODUCED, REPRODUCED
+from ..display import MIME, table
+from .chapter import Chapter
+from .execute import Result
+from .runs import Run, difference
+
+
+class StageError(Exception):
+    """A page cannot go into the book; the message says which and why."""
+
+
+def stage(root: Path, folder: Path, runs: Mapping[str, Run], results: Mapping[str, Result], preset: str) -> None:
+    """Write the whole tree to ``folder``, which is emptied first.
+
+    Raises :class:`StageError` for a picture without alternative text or caption and for a run that _toc.yml lacks.
+    """
+    toc = (root / "_toc.yml").read_text()
+    for name in runs:
+        if f"chapters/{name}" not in re.findall(r"file:\s*(\S+)", toc):
+            raise StageError(f"_toc.yml: has no entry `file: chapters/{name}` for run {name!r} of chapters/runs.yml")
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "chapters").mkdir(parents=True)
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(root / name, folder / name)
+    shutil.copytree(root / "book", folder / "book")
+    for page in (folder / "book").glob("*.md"):
+        page.write_text(_with_generated_blocks(page.read_text(), runs, results, preset))
+    for name, run in runs.items():
+        result = results[name]
+        if result.notebook is None:
+            (folder / "chapters" / f"{name}.md").write_text(_page_of_absent(run, result, preset))
+        else:
+            nbformat.write(page_of(run, result.notebook, runs, preset), folder / "chapters" / f"{name}.ipynb")
+
+
+def page_of(run: Run, executed: nbformat.NotebookNode, runs: Mapping[str, Run], preset: str) -> nbformat.NotebookNode:
+    """The executed notebook as a page: title, what preset made it, figures with number, caption and alternative text.
+
+    A run other than the chapter's main one leaves out the cells tagged ``main-page`` and says how it differs.
+    """
+    notebook = copy.deepcopy(executed)
+    cells = [
+        cell
+        for cell in notebook.cells
+        if "injected-parameters" not in cell.metadata.get("tags", [])
+        and (run.is_main or "main-page" not in cell.metadata.get("tags", []))
+    ]
+    if not run.is_main:
+        cells = [new_markdown_cell("")] + cells
+    cells[0].source = re.sub(r"^# .*$", "", cells[0].source, count=1, flags=re.MULTILINE).strip()
+    cells[0].source = f"# {run.title}\n\n{_box(run, runs, preset)}\n\n{cells[0].source}".strip()
+    for cell in cells:
+        for output in cell.get("outputs", []):
+            content = output.get("data", {}).pop(MIME, {})
+            if content.get("kind") == "figure":
+                _make_figure(cell, content, run)
+            elif any(kind.startswith("image/") for kind in output.get("data", {})):
+                raise StageError(
+                    f"run {run.name!r}: a cell shows a picture without caption and alternative text; allowed are "
+                    f"figures of catapults.figures. The cell:\n{cell.source}"
+                )
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source = _with_values(cell.source, run.chapter, run.settings[preset])
+    notebook.cells = cells
+    notebook.metadata.pop("papermill", None)
+    return notebook
+
+
+def contents(notebook: nbformat.NotebookNode, kind: str) -> list[dict[str, Any]]:
+    """The data of a kind (claims, provenance, figure) that an executed notebook carries."""
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    found = (output.get("data", {}).get(MIME, {}) for output in outputs)
+    return [content for content in found if content.get("kind") == kind]
+
+
+def verdicts(notebook: nbformat.NotebookNode) -> dict[str, int]:
+    """How many claims of a page have each verdict."""
+    claims = [claim for content in contents(notebook, "claims") for claim in content["claims"].values()]
+    return {v: sum(c["verdict"] == v for c in claims) for v in (REPRODUCED, NOT_REPRODUCED, NOT_COMPARED)}
+
+
+def _make_figure(cell: nbformat.NotebookNode, content: dict[str, Any], run: Run) -> None:
+    for field in ("caption", "alt"):
+        if not content[field].strip():
+            raise StageError(f"run {run.name!r}: figure {content['name']!r} has no {field}")
+    cell.metadata["mystnb"] = {
+        "figure": {"caption": content["caption"], "name": f"fig-{run.name}-{content['name']}"},
+        "image": {"alt": content["alt"]},
+    }
+
+
+def _with_values(source: str, chapter: Chapter, values: Mapping[str, Any]) -> str:
+    """The parameters cell with the values that were injected, so that the page shows one cell that is true."""
+    lines = source.splitlines()
+    for number, line in enumerate(lines):
+        name = line.partition(":")[0].strip()
+        if name in chapter.parameters and values[name] != chapter.parameters[name].default:
+            parameter = chapter.parameters[name]
+            lines[number] = f"{name}: {parameter.annotation} = {values[name]!r}  # {parameter.meaning}"
+    return "\n".join(lines)
+
+
+def _box(run: Run, runs: Mapping[str, Run], preset: str) -> str:
+    lines = []
+    if not run.is_main:
+        changed = difference(run.settings["paper"], runs[run.chapter.name].settings["paper"])
+        changed.pop("quoted", None)
+        lines.append(
+            f"The chapter [](/chapters/{run.chapter.name}) explains what this page shows; it is the same notebook, "
+            f"executed with {_values(changed)}."
+        )
+    departures = run.departures(preset)
+    lines.append(
+        f"Made with the preset **{preset}**, "
+        + (
+            f"which departs from the paper's settings here: {_values(departures, 'the paper: ')}."
+            if departures
+            else "which has the paper's settings here."
+        )
+    )
+    if run.figures:
+        lines.append(f"In the paper: figure {', '.join(run.figures)}.")
+    return ":::{note}\n:class: preset\n" + "\n\n".join(lines) + "\n:::"
+
+
+def _values(changes: Mapping[str, tuple[Any, Any]], other: str = "instead of ") -> str:
+    return ", ".join(f"`{name} = {ours!r}` ({other}`{theirs!r}`)" for name, (ours, theirs) in changes.items())
+
+
+def _page_of_absent(run: Run, result: Result, preset: str) -> str:
+    if result.missing_data:
+        what = f":::{{warning}}\nNot run: data set missing.\n\n```text\n{result.missing_data}\n```\n:::"
+    else:
+        what = f":::{{danger}}\nThe run failed.\n\n```text\n{result.failure}\n```\n:::"
+    return f"# {run.title}\n\nPreset **{preset}**.\n\n{what}\n"
+
+
+def _with_generated_blocks(page: str, runs: Mapping[str, Run], results: Mapping[str, Result], preset: str) -> str:
+    def block(match: re.Match) -> str:
+        what, _, argument = match[1].partition(" ")
+        if what == "summary":
+            return summary(runs, results, preset)
+        if what == "runs":
+            return _table_of_presets(runs)
+        if what == "parameters":
+            return _table_of_parameters(runs[argument].chapter)
+        raise StageError(f"unknown generated block {match[0]!r}; allowed are summary, runs, parameters CHAPTER")
+
+    return re.sub(r"^<!-- catapults:(.+?) -->$", block, page, flags=re.MULTILINE)
+
+
+def summary(runs: Mapping[str, Run], results: Mapping[str, Result], preset: str) -> str:
+    """What the book holds: a line for each run with the verdicts on its claims."""
+    rows = []
+    for name, run in runs.items():
+        result = results[name]
+        if result.notebook is None:
+            rows.append(
+                (f"[](/chapters/{name})", ", ".join(run.figures), "not run" if result.missing_data else "failed", "–")
+            )
+            continue
+        count = verdicts(result.notebook)
+        facts = contents(result.notebook, "provenance")
+        rows.append(
+            (
+                f"[](/chapters/{name})",
+                ", ".join(run.figures),
+                ", ".join(f"{number} {verdict}" for verdict, number in count.items() if number),
+                ", ".join(f"{fact['run time']} on {fact['device']}" for fact in facts),
+            )
+        )
+    return f"This book was made with the preset **{preset}**.\n\n" + table(
+        ("page", "the paper's figures", "claims", "run time"), rows
+    )
+
+
+def _table_of_presets(runs: Mapping[str, Run]) -> str:
+    def changes(run: Run, preset: str) -> str:
+        return (
+            ", ".join(f"`{n} = {ours!r}`" for n, (ours, _) in run.departures(preset).items()) or "the paper's settings"
+        )
+
+    rows = [
+        (f"`{name}`", ", ".join(run.figures), changes(run, "laptop"), changes(run, "smoke"))
+        for name, run in runs.items()
+    ]
+    return table(("run", "the paper's figures", "`laptop`", "`smoke`"), rows)
+
+
+def _table_of_parameters(chapter: Chapter) -> str:
+    rows = [(f"`{p.name}`", f"`{p.annotation}`", f"`{p.default!r}`", p.meaning) for p in chapter.parameters.values()]
+    return table(("parameter", "type", "default", "meaning"), rows)

@@ -1,0 +1,71 @@
+"""A tiny book of its own for tests: the project's configuration, and notebooks that take seconds."""
+
+import shutil
+from pathlib import Path
+
+import nbformat
+import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+ROOT = Path(__file__).parents[1]
+
+PARAMETERS = """
+dataset: str = "rank-2"  # the task
+architecture: str = "fcn"  # the network
+depth: int = 2  # weight layers
+width: int = 16  # neurons
+image_size: Optional[int] = None  # none
+n_train: int = 8  # samples
+labels: str = "zero-one"  # targets
+parameterization: str = "ntk"  # or pytorch
+gain: float = 1.0  # of hidden layers
+bias: bool = False  # or not
+learning_rate: Union[float, str] = "1.5 eta_crit"  # the rate
+steps: int = 3  # iterations
+top: int = 2  # s
+seed: int = 0  # the seed
+device: str = "cpu"  # where
+quoted: dict = {}  # by the paper
+"""
+
+RUN = "run = experiments.GDCatapult.from_namespace(globals()).run()"
+
+
+def notebook(*cells: str, parameters: str = PARAMETERS) -> nbformat.NotebookNode:
+    """A chapter with these code cells after the parameters cell."""
+    result = new_notebook(
+        cells=[
+            new_markdown_cell("# A title"),
+            new_code_cell("from typing import Optional, Union\n\nfrom catapults import claims, experiments, figures"),
+            new_code_cell(parameters.strip(), metadata={"tags": ["parameters"]}),
+            *(new_code_cell(cell) for cell in cells),
+        ],
+        metadata={
+            "catapults": {"experiment": "GDCatapult"},
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        },
+    )
+    for number, cell in enumerate(result.cells):
+        cell["id"] = f"cell-{number}"
+    return result
+
+
+def project(folder: Path, chapters: dict[str, nbformat.NotebookNode], runs: dict | None = None) -> Path:
+    """A project with these chapters; ``runs`` as in runs.yml, by default one run a chapter."""
+    shutil.copy(ROOT / "_config.yml", folder)
+    (folder / "book").mkdir()
+    shutil.copytree(ROOT / "book" / "_static", folder / "book" / "_static")
+    shutil.copy(ROOT / "book" / "references.bib", folder / "book")
+    (folder / "book" / "welcome.md").write_text("# Welcome\n\n<!-- catapults:summary -->\n")
+    (folder / "chapters").mkdir()
+    for name, content in chapters.items():
+        nbformat.write(content, folder / "chapters" / f"{name}.ipynb")
+    runs = runs or {name: {} for name in chapters}
+    entries = {
+        n: {"chapter": n, "title": f"Run {n}", "figures": ["3"], "smoke": {"steps": 2}} | r for n, r in runs.items()
+    }
+    (folder / "chapters" / "runs.yml").write_text(yaml.safe_dump(entries))
+    toc = {"format": "jb-book", "root": "book/welcome"}
+    toc["parts"] = [{"caption": "Chapters", "numbered": True, "chapters": [{"file": f"chapters/{n}"} for n in runs]}]
+    (folder / "_toc.yml").write_text(yaml.safe_dump(toc))
+    return folder

@@ -1,0 +1,249 @@
+"""What is executed, what is taken from the cache, what fails and how; on a tiny book of its own."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from book_project import RUN, notebook, project
+from catapults import data
+from catapults.book import execute as execution
+from catapults.book.build import BuildError, build
+from catapults.book.chapter import Chapter
+from catapults.book.execute import execute, key, library_files
+from catapults.book.stage import StageError, contents
+
+SHOW = "figures.loss_curve(run)"
+
+
+def said(root: Path, **options) -> list[str]:
+    lines: list[str] = []
+    build(root, root / "_build", "smoke", lines.append, **options)
+    return lines
+
+
+def executed(lines: list[str]) -> set[str]:
+    """Names of the runs that a build executed, not took from the cache."""
+    return {match[1] for line in lines if (match := re.match(r"(\S+): [\d.]+ s;", line))}
+
+
+@pytest.fixture(scope="class")
+def root(tmp_path_factory):
+    chapters = {"one": notebook(RUN, SHOW, "claims.gd_catapult(run, quoted)"), "two": notebook("width")}
+    return project(tmp_path_factory.mktemp("book"), chapters)
+
+
+class TestABook:
+    """One build and what happens to it, in order."""
+
+    def test_first_everything_is_executed(self, root):
+        assert executed(said(root)) == {"one", "two"}
+        page = (root / "_build" / "html" / "chapters" / "one.html").read_text()
+        assert 'alt="Line plot, logarithmic loss axis. The loss starts at' in page
+        assert "Fig. 1" in page and "departs from the paper" in page and "<code" in page
+        assert "reproduced" in (root / "_build" / "html" / "book" / "welcome.html").read_text()
+
+    def test_then_nothing(self, root):
+        started = time.monotonic()
+        lines = said(root)
+        assert executed(lines) == set() and "pages: nothing changed" in lines
+        assert time.monotonic() - started < 30
+
+    def test_a_change_of_a_chapter_executes_its_runs(self, root):
+        path = root / "chapters" / "two.ipynb"
+        changed = nbformat.read(path, as_version=4)
+        changed.cells[-1].source = "width + 1"
+        nbformat.write(changed, path)
+        assert executed(said(root)) == {"two"}
+
+    def test_a_change_of_a_parameter_executes_that_run(self, root):
+        path = root / "chapters" / "runs.yml"
+        path.write_text(path.read_text().replace("steps: 2", "steps: 1", 1))
+        assert executed(said(root)) == {"one"}
+
+    def test_a_change_of_a_page_executes_nothing_but_renders(self, root):
+        page = root / "book" / "welcome.md"
+        page.write_text(page.read_text() + "\nA new sentence.\n")
+        lines = said(root)
+        assert executed(lines) == set() and "pages: rendering" in lines
+        assert "A new sentence." in (root / "_build" / "html" / "book" / "welcome.html").read_text()
+
+    def test_a_warning_of_sphinx_fails_the_build_each_time(self, root):
+        page = root / "book" / "welcome.md"
+        page.write_text(page.read_text() + "\n[](no-such-page)\n")
+        for _ in range(2):
+            with pytest.raises(BuildError, match="no-such-page"):
+                said(root)
+
+    def test_force_executes_everything(self, root):
+        page = root / "book" / "welcome.md"
+        page.write_text(page.read_text().replace("[](no-such-page)", ""))
+        assert executed(said(root, force=True)) == {"one", "two"}
+
+
+class TestTheKey:
+    @pytest.fixture
+    def chapter(self, tmp_path):
+        return Chapter.load(project(tmp_path, {"one": notebook(RUN)}) / "chapters" / "one.ipynb")
+
+    def test_it_is_stable_and_sees_parameters_preset_data(self, chapter):
+        values = chapter.resolve({})
+        keys = [
+            key(chapter, values, "smoke", "data"),
+            key(chapter, values | {"width": 17}, "smoke", "data"),
+            key(chapter, values, "laptop", "data"),
+            key(chapter, values, "smoke", "other data"),
+        ]
+        assert len(set(keys)) == 4
+        assert key(chapter, values, "smoke", "data") == keys[0]
+
+    def test_it_sees_versions_and_device(self, chapter, monkeypatch):
+        values = chapter.resolve({})
+        before = key(chapter, values, "smoke", "data")
+        with monkeypatch.context() as patch:
+            patch.setattr(execution, "_dependencies", lambda: {"torch": "0.1"})
+            assert key(chapter, values, "smoke", "data") != before
+        with monkeypatch.context() as patch:
+            patch.setattr(execution.provenance, "device_name", lambda device: "another machine")
+            assert key(chapter, values, "smoke", "data") != before
+
+    def test_it_sees_the_modules_that_the_chapter_imports_and_no_others(self, chapter, tmp_path, monkeypatch):
+        package = tmp_path / "catapults"
+        shutil.copytree(Path(data.__file__).parent, package)
+        monkeypatch.setattr(execution, "_PACKAGE", package)
+        values = chapter.resolve({})
+        for module, depends in (("tangent", True), ("claims", True), ("book/stage", False), ("provenance", False)):
+            before = key(chapter, values, "smoke", "data")
+            path = package / f"{module}.py"
+            path.write_text(path.read_text() + "\n# changed\n")
+            assert (key(chapter, values, "smoke", "data") != before) is depends, module
+
+    def test_imports_are_followed(self):
+        def names(code):
+            return {path.stem for path in library_files([code])}
+
+        assert names("import torch") == {"__init__"}
+        assert names("from catapults import models") == {"__init__", "models"}
+        assert names("%matplotlib inline\nimport catapults.hessian") >= {"hessian", "tangent", "models"}
+        assert "training" not in names("from catapults.tangent import tangent_kernel")
+
+
+class TestData:
+    @pytest.fixture
+    def own(self, tmp_path, monkeypatch):
+        """A data set of one's own, in CATAPULTS_DATA."""
+        folder = tmp_path / "data"
+        folder.mkdir()
+        monkeypatch.setenv("CATAPULTS_DATA", str(folder))
+
+        def write(seed: int) -> None:
+            rng = np.random.default_rng(seed)
+            images = rng.integers(0, 256, (40, 4, 4), dtype=np.uint8)
+            np.savez(folder / "dots.npz", train_images=images, train_labels=np.arange(40) % 2)
+
+        write(0)
+        return write
+
+    def test_a_change_of_the_data_executes_the_runs_that_use_them(self, tmp_path, own):
+        runs = {"one": {"parameters": {"dataset": "dots"}}, "other": {"chapter": "one"}}
+        root = project(tmp_path, {"one": notebook(RUN)}, runs)
+        assert executed(said(root)) == {"one", "other"}
+        assert executed(said(root)) == set()
+        own(1)
+        assert executed(said(root)) == {"one"}
+
+    def test_missing_data_are_no_failure(self, tmp_path, monkeypatch):
+        def nowhere(name):
+            raise data.DataUnavailable(f"{name} cannot be had. Run `catapults data fetch {name}`")
+
+        root = project(
+            tmp_path, {"one": notebook(RUN), "two": notebook()}, {"one": {}, "two": {"parameters": {"seed": 1}}}
+        )
+        monkeypatch.setattr(data, "fetch", nowhere)
+        lines = said(root)
+        assert any("one: not run, data set missing" in line for line in lines)
+        page = (root / "_build" / "html" / "chapters" / "one.html").read_text()
+        assert "data set missing" in page and "catapults data fetch rank-2" in page
+
+
+class TestFailures:
+    def test_every_run_has_its_turn_and_every_traceback_is_shown(self, tmp_path):
+        chapters = {
+            "broken": notebook("raise RuntimeError('first trouble')"),
+            "good": notebook("print('fine')"),
+            "dying": notebook("import os; os._exit(1)"),
+        }
+        root = project(tmp_path, chapters)
+        lines: list[str] = []
+        with pytest.raises(BuildError) as error:
+            build(root, root / "_build", "smoke", lines.append)
+        assert "first trouble" in str(error.value) and "'dying' failed" in str(error.value)
+        assert executed(lines) == {"good"}
+        assert [p.name.split("-")[0] for p in (root / "_build" / "runs").iterdir()] == ["good"]
+        assert "first trouble" in (root / "_build" / "html" / "chapters" / "broken.html").read_text()
+
+    def test_a_picture_without_alternative_text(self, tmp_path):
+        plot = "from IPython.display import SVG\nSVG('<svg xmlns=\"http://www.w3.org/2000/svg\"/>')"
+        with pytest.raises(StageError, match="run 'one': a cell shows a picture without caption and alternative text"):
+            said(project(tmp_path, {"one": notebook(plot)}))
+
+    def test_a_figure_with_an_empty_alternative_text(self, tmp_path):
+        empty = "from catapults.display import Figure\nFigure('<svg/>', 'x', 'a caption', ' ')"
+        with pytest.raises(StageError, match="figure 'x' has no alt"):
+            said(project(tmp_path, {"one": notebook(empty)}))
+
+    def test_a_run_without_a_page(self, tmp_path):
+        root = project(tmp_path, {"one": notebook()})
+        (root / "_toc.yml").write_text("format: jb-book\nroot: book/welcome\n")
+        with pytest.raises(StageError, match="has no entry `file: chapters/one`"):
+            said(root)
+
+    def test_a_full_disk_loses_no_other_run(self, tmp_path, monkeypatch):
+        root = project(tmp_path, {"one": notebook(), "two": notebook()})
+        write = nbformat.write
+
+        def full(content, path, *rest):
+            if "one-" in str(path):
+                raise OSError(28, "No space left on device")
+            return write(content, path, *rest)
+
+        monkeypatch.setattr(execution.nbformat, "write", full)
+        with pytest.raises(BuildError, match="No space left on device"):
+            said(root)
+        monkeypatch.undo()
+        assert executed(said(root)) == {"one"}
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_build_loses_no_finished_run(tmp_path, how):
+    root = project(tmp_path, {"first": notebook("width"), "slow": notebook("import time; time.sleep(600)")})
+    command = [sys.executable, "-m", "catapults.book.cli", "build", "--preset", "smoke"]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("slow: executing"):
+                break
+        time.sleep(1)
+        process.send_signal(how)
+        process.wait(timeout=60)
+    assert process.returncode != 0
+    (kept,) = (root / "_build" / "runs").glob("*.ipynb")
+    assert kept.name.startswith("first-")
+    chapter = Chapter.load(root / "chapters" / "first.ipynb")
+    assert execute("first", chapter, chapter.resolve({"steps": 2}), "smoke", root / "_build" / "runs").cached
+
+
+def test_results_carry_what_the_book_needs(tmp_path):
+    root = project(tmp_path, {"one": notebook(RUN, SHOW, "claims.gd_catapult(run, quoted)")})
+    chapter = Chapter.load(root / "chapters" / "one.ipynb")
+    result = execute("one", chapter, chapter.resolve({}), "smoke", tmp_path / "runs")
+    assert not result.cached and result.path.exists()
+    assert {content["name"] for content in contents(result.notebook, "figure")} == {"catapult"}
+    assert "spike" in contents(result.notebook, "claims")[0]["claims"]
+    assert "CATAPULTS_PRESET" not in os.environ

@@ -1,0 +1,143 @@
+"""Parameters of a chapter, and runs.yml: everything that is refused before a kernel starts."""
+
+import nbformat
+import pytest
+import yaml
+from book_project import PARAMETERS, ROOT, notebook, project
+from catapults.book import runs
+from catapults.book.chapter import Chapter, ChapterError
+from catapults.book.runs import RunsError
+from catapults.experiments import GDCatapult, ParameterError
+
+
+@pytest.fixture
+def chapter(tmp_path):
+    return Chapter.load(project(tmp_path, {"small": notebook()}) / "chapters" / "small.ipynb")
+
+
+def test_the_parameters_cell_is_read(chapter):
+    assert list(chapter.parameters) == [line.split(":")[0] for line in PARAMETERS.strip().splitlines()]
+    width = chapter.parameters["width"]
+    assert (width.annotation, width.default, width.meaning) == ("int", 16, "neurons")
+    assert chapter.experiment is GDCatapult
+
+
+@pytest.mark.parametrize(
+    "typed, name, value",
+    [
+        ("width=32", "width", 32),
+        ("bias=true", "bias", True),
+        ("gain=2", "gain", 2.0),
+        ("image_size=None", "image_size", None),
+        ("image_size=8", "image_size", 8),
+        ("learning_rate=1.67 eta_crit", "learning_rate", "1.67 eta_crit"),
+        ("dataset=cifar-10:7,9", "dataset", "cifar-10:7,9"),
+        ("labels=plus-minus", "labels", "plus-minus"),
+    ],
+)
+def test_values_from_the_command_line(chapter, typed, name, value):
+    assert chapter.read([typed]) == {name: value}
+
+
+@pytest.mark.parametrize("typed", ["learning_rate=8", "learning_rate=0.5", "learning_rate=1e-2"])
+def test_absolute_learning_rates_from_the_command_line(chapter, typed):
+    chapter.resolve(chapter.read([typed]))
+
+
+@pytest.mark.parametrize(
+    "typed, message",
+    [
+        ("widht=3", "widht: unknown parameter of chapter 'small'; did you mean 'width'"),
+        ("momentum=0.9", "momentum: unknown parameter of chapter 'small'; allowed are dataset, architecture"),
+        ("width=wide", "width = 'wide': allowed is int"),
+        ("width=2.5", "width = '2.5': allowed is int"),
+        ("bias=perhaps", "bias = 'perhaps': allowed is bool"),
+        ("width=-3", "width = -3: input should be greater than or equal to 1"),
+        ("top=8", "top = 8: allowed are whole numbers from 1 to 7"),
+        ("learning_rate=quick", "learning_rate = 'quick': allowed are a positive number"),
+        ("dataset=rnak-2", "dataset = 'rnak-2'.*did you mean 'rank-2'"),
+        ("width", "-p width: allowed is -p name=value"),
+    ],
+)
+def test_refusals(chapter, typed, message):
+    with pytest.raises(ParameterError, match=message):
+        chapter.resolve(chapter.read([typed]))
+
+
+def test_a_wrong_type_from_python(chapter):
+    with pytest.raises(ParameterError, match="width = '16': allowed is int"):
+        chapter.resolve({"width": "16"})
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda nb: nb.cells[2].metadata.clear(), "has 0 cells tagged 'parameters'"),
+        (lambda nb: nb.metadata.clear(), "its metadata names no experiment"),
+        (
+            lambda nb: nb.cells[2].update(source="width = 3"),
+            "parameters cell, line 1: allowed is `name: type = default",
+        ),
+    ],
+)
+def test_notebooks_that_are_no_chapters(tmp_path, change, message):
+    broken = notebook()
+    change(broken)
+    nbformat.write(broken, tmp_path / "broken.ipynb")
+    with pytest.raises(ChapterError, match=message):
+        Chapter.load(tmp_path / "broken.ipynb")
+
+
+def test_a_file_that_is_no_notebook(tmp_path):
+    (tmp_path / "text.ipynb").write_text("no json")
+    with pytest.raises(ChapterError, match="not a readable notebook"):
+        Chapter.load(tmp_path / "text.ipynb")
+
+
+def entries(folder, **changed):
+    path = folder / "chapters" / "runs.yml"
+    content = yaml.safe_load(path.read_text())
+    content["small"] |= changed
+    path.write_text(yaml.safe_dump(content))
+    return folder / "chapters"
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"parameters": {"widht": 3}}, "run 'small', preset 'smoke': widht: unknown parameter"),
+        ({"laptop": {"steps": 0}}, "run 'small', preset 'laptop': steps = 0"),
+        ({"parameter": {}}, "parameter\n.*[Ee]xtra"),
+    ],
+)
+def test_runs_are_checked_whole_before_any_work(tmp_path, changed, message):
+    with pytest.raises(RunsError, match=message):
+        runs.load(entries(project(tmp_path, {"small": notebook()}), **changed))
+
+
+def test_presets_depart_from_the_papers_settings(tmp_path):
+    folder = entries(
+        project(tmp_path, {"small": notebook()}), parameters={"width": 99}, laptop={"width": 9}, quoted={"a": 1.0}
+    )
+    run = runs.load(folder)["small"]
+    assert run.departures("laptop") == {"width": (9, 99)}
+    assert run.departures("smoke") == {"steps": (2, 3)}
+    assert run.departures("paper") == {}
+    assert run.settings["paper"]["quoted"] == {"a": 1.0}
+
+
+class TestTheBooksOwn:
+    def test_runs_are_valid_and_each_has_a_page(self):
+        toc = (ROOT / "_toc.yml").read_text()
+        for name in runs.load(ROOT / "chapters"):
+            assert f"chapters/{name}" in toc
+
+    def test_parameters_are_those_of_the_experiment(self):
+        for run in runs.load(ROOT / "chapters").values():
+            assert set(run.chapter.parameters) == {*run.chapter.experiment.model_fields, "quoted"}
+            assert all(parameter.meaning for parameter in run.chapter.parameters.values())
+
+    def test_notebooks_hold_no_output(self):
+        for path in (ROOT / "chapters").glob("*.ipynb"):
+            cells = nbformat.read(path, as_version=4).cells
+            assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells), path
