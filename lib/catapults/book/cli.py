@@ -1,5 +1,6 @@
 """The command ``catapults``."""
 
+import re
 import shutil
 import sys
 import time
@@ -16,7 +17,7 @@ from .build import BuildError, build
 from .chapter import ChapterError
 from .execute import execute
 from .runs import PRESETS, RunsError
-from .stage import StageError, contents
+from .stage import StageError, contents, pictures
 
 app = typer.Typer(
     help="Build the book, run its chapters, get its data.",
@@ -49,6 +50,7 @@ def run_command(
     parameter: Annotated[list[str], typer.Option("--parameter", "-p", help="name=value, as often as needed.")] = [],  # noqa: B006
     preset: PresetOption = Preset.laptop,
     output: Annotated[Path | None, typer.Option(help="Where to write the executed notebook.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Folder to which its figures are written, as SVG.")] = None,
 ) -> None:
     """Execute one chapter with other parameters and say what came of its claims."""
     root = _root()
@@ -63,6 +65,10 @@ def run_command(
     for content in contents(result.notebook, "claims"):
         for claim in content["claims"].values():
             typer.echo(f"{claim['verdict']:>15}  {claim['statement']}: {claim['ours']}")
+    if figures is not None:
+        figures.mkdir(parents=True, exist_ok=True)
+        for figure in pictures(result.notebook):
+            (figures / f"{figure.name}.svg").write_text(_opaque(figure.svg))
     path = result.path
     if output is not None:
         path = Path(shutil.copy(result.path, output))
@@ -81,6 +87,11 @@ def data_status() -> None:
 def data_fetch(name: Annotated[str, typer.Argument(help="For example cifar-10.")]) -> None:
     """Get a data set now, so that later work needs no network."""
     typer.echo(f"{name}: at {data.fetch(name)}")
+
+
+def _opaque(svg: str) -> str:
+    """With a white ground, so that the dark ink can be read wherever the file is shown."""
+    return re.sub(r"(<svg[^>]*>)", r'\1<rect width="100%" height="100%" fill="white"/>', svg, count=1)
 
 
 def _say(line: str) -> None:

@@ -11,7 +11,7 @@ import nbformat
 from nbformat.v4 import new_markdown_cell
 
 from ..claims import NOT_COMPARED, NOT_REPRODUCED, REPRODUCED
-from ..display import MIME, table
+from ..display import MIME, Figure, table
 from .chapter import Chapter
 from .execute import Result
 from .runs import Run, difference
@@ -83,6 +83,13 @@ def contents(notebook: nbformat.NotebookNode, kind: str) -> list[dict[str, Any]]
     outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
     found = (output.get("data", {}).get(MIME, {}) for output in outputs)
     return [content for content in found if content.get("kind") == kind]
+
+
+def pictures(notebook: nbformat.NotebookNode) -> list[Figure]:
+    """The figures of an executed notebook."""
+    found = (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
+    figures = (data for data in found if data.get(MIME, {}).get("kind") == "figure")
+    return [Figure(d["image/svg+xml"], d[MIME]["name"], d[MIME]["caption"], d[MIME]["alt"]) for d in figures]
 
 
 def verdicts(notebook: nbformat.NotebookNode) -> dict[str, int]:
