@@ -31,12 +31,14 @@ quoted: dict = {}  # by the paper
 RUN = "run = experiments.GDCatapult.from_namespace(globals()).run()"
 
 
-def notebook(*cells: str, parameters: str = PARAMETERS) -> nbformat.NotebookNode:
+def notebook(
+    *cells: str, parameters: str = PARAMETERS, imports: str = "claims, experiments, figures"
+) -> nbformat.NotebookNode:
     """A chapter with these code cells after the parameters cell."""
     result = new_notebook(
         cells=[
             new_markdown_cell("# A title"),
-            new_code_cell("from typing import Optional, Union\n\nfrom catapults import claims, experiments, figures"),
+            new_code_cell(f"from typing import Optional, Union\n\nfrom catapults import {imports}"),
             new_code_cell(parameters.strip(), metadata={"tags": ["parameters"]}),
             *(new_code_cell(cell) for cell in cells),
         ],

@@ -123,7 +123,8 @@ def test_presets_depart_from_the_papers_settings(tmp_path):
     assert run.departures("laptop") == {"width": (9, 99)}
     assert run.departures("smoke") == {"steps": (2, 3)}
     assert run.departures("paper") == {}
-    assert run.settings["paper"]["quoted"] == {"a": 1.0}
+    quoted = run.settings["laptop"]["quoted"]
+    assert quoted["a"] == 1.0 and quoted["settings"]["width"] == 99 and quoted["settings"]["depth"] == 2
 
 
 class TestTheBooksOwn:

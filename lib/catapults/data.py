@@ -260,7 +260,7 @@ def _real_task(
         raise ValueError(f"name = {name!r}: all images are of class {classes[0]}, two classes are needed")
 
     if len(found.pools) == 2:
-        origin = f"{found.origin}, test images from its own test split"
+        origin = f"{found.origin}{', test images from its own test split' if sizes[2] else ''}"
         needs = {"n_train + n_validation": sizes[:2], "n_test": sizes[2:]}
     else:
         origin = f"{found.origin}, without a test split: all sets drawn from one pool, disjoint"

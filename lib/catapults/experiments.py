@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -111,13 +112,15 @@ class GDCatapult(Experiment):
         device = models.device(self.device)
         task = data.load(self.dataset, self.n_train, seed=self.seed, labels=self.labels, image_size=self.image_size)
         inputs, targets = task.train.inputs.to(device), task.train.targets.to(device)
-        model = self.model(inputs, 1 if targets.dim() == 1 else targets.shape[1]).to(device)
+        outputs = 1 if targets.dim() == 1 else targets.shape[1]
+        model = self.model(inputs, outputs).to(device)
         hessian_rate = hessian.critical_learning_rate(model, inputs, targets)
         history = training.gradient_descent(
             model, inputs, targets, self.learning_rate, self.steps, self.top, progress=progress
         )
         size = sum(p.numel() for p in model.parameters())
-        return GDRun(self, task.source, str(device), hessian_rate, history, size, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return GDRun(self, task.source, str(device), hessian_rate, history, size, outputs, seconds)
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ class GDRun:
     hessian_critical_learning_rate: float  # at initialisation
     history: History
     parameters: int
+    outputs: int
     seconds: float
 
     def describe(self) -> Text:
@@ -137,11 +141,23 @@ class GDRun:
         e = self.experiment
         unit = {"fcn": "neurons", "cnn": "channels"}[e.architecture]
         kind = {"fcn": "fully connected", "cnn": "convolutional"}[e.architecture]
+        form = {"ntk": f"NTK parameterisation with gain {number(e.gain)}", "pytorch": "PyTorch's parameterisation"}
+        size = "" if e.image_size is None else f", pooled to {e.image_size}×{e.image_size} pixels"
+        biases = "with biases" if e.bias else "no biases"
         return Text(
-            f"Data: {self.source} Network: {kind}, {e.depth} weight layers with {e.width} {unit}, "
-            f"{self.parameters:,} parameters. Training: {e.steps} steps on {e.n_train} samples at learning rate "
-            f"{number(self.learning_rate)}; it took {number(self.seconds)} s."
+            f"Data: {self.source} {e.n_train} samples{size}. Network: {kind}, {e.depth} weight layers with {e.width} "
+            f"{unit}, {self.parameters:,} parameters, {form[e.parameterization]}, {biases}. Training: {e.steps} steps "
+            f"at learning rate {number(self.learning_rate)}; it took {number(self.seconds)} s."
         )
+
+    @property
+    def threshold(self) -> str:
+        """How the critical learning rate is written for this run's number of outputs."""
+        return "n/‖K‖" if self.outputs == 1 else "nc/‖K‖"
+
+    def measured(self, name: str) -> np.ndarray:
+        """A column of the history up to the last step at which there was something to measure."""
+        return getattr(self.history, name)[: len(self.history) - self.history.diverged]
 
     @property
     def learning_rate(self) -> float:
@@ -149,7 +165,7 @@ class GDRun:
 
     @property
     def critical_learning_rate(self) -> float:
-        """n / ||K|| at initialisation."""
+        """n / ||K|| at initialisation (n c / ||K|| for c outputs)."""
         return self.history.steps[0].critical_learning_rate
 
     @property
@@ -174,8 +190,7 @@ class GDRun:
     @property
     def largest_rise_of_rest(self) -> float:
         """The most that L_>s ever exceeds its smallest value so far, as a fraction of its initial value."""
-        rest = self.history.loss_rest
-        rest = rest[: len(rest) - self.history.diverged]
+        rest = self.measured("loss_rest")
         lowest, largest = math.inf, 0.0
         for value in rest:
             lowest = min(lowest, value)

@@ -32,6 +32,7 @@ _STYLE = {
     "xtick.color": _INK,
     "ytick.color": _INK,
 }
+_SHADED = "Shaded: iterations at which the learning rate exceeds the current critical rate {}."
 _TOTAL, _TOP, _REST, _NORM = (sns.color_palette("colorblind")[i] for i in (7, 0, 1, 2))
 
 
@@ -41,50 +42,52 @@ def loss_curve(run: GDRun) -> Figure:
         _draw_loss(figure.subplots(), run)
     return save(
         f"Training loss under gradient descent at {number(run.learning_rate / run.critical_learning_rate)} times the "
-        "critical learning rate. Shaded: iterations at which it exceeds the current critical rate n/‖K‖.",
-        f"Line plot, logarithmic loss axis. {_course(run)}",
+        f"critical learning rate (the paper's Fig. 2). {_SHADED.format(run.threshold)}",
+        f"Line plot, logarithmic loss axis. {_course(run)} {_when_unstable(run)}",
     )
 
 
 def loss_and_norm(run: GDRun) -> Figure:
     """The training loss above, the spectral norm of the tangent kernel below (Fig. 13)."""
-    h, n = run.history, run.history.steps[0]
-    threshold = n.kernel_norm * n.critical_learning_rate / run.learning_rate
-    with _canvas("norm", height=4.6) as (figure, save):
-        loss, norm = figure.subplots(2, sharex=True)
-        _draw_loss(loss, run)
-        loss.set_xlabel("")
-        norm.plot(h.iteration, h.kernel_norm, color=_NORM)
-        norm.axhline(threshold, color=_INK, linewidth=1, linestyle=":", marker="")
-        norm.text(1.01, threshold, "n/η", transform=norm.get_yaxis_transform(), va="center")
-        norm.set(ylabel="norm ‖K‖", xlabel="iteration")
-        _finish(norm, run)
+    h, norm = run.history, run.measured("kernel_norm")
+    threshold = norm[0] * run.critical_learning_rate / run.learning_rate
+    line = run.threshold.replace("‖K‖", "η")
+    with _canvas("norm", height=4.2) as (figure, save):
+        above, below = figure.subplots(2, sharex=True)
+        _draw_loss(above, run)
+        above.set_xlabel("")
+        below.plot(h.iteration, h.kernel_norm, color=_NORM)
+        below.axhline(threshold, color=_INK, linewidth=1, linestyle=":", marker="")
+        below.text(1.01, threshold, line, transform=below.get_yaxis_transform(), va="center")
+        below.set(ylabel="norm ‖K‖", xlabel="iteration")
+        _finish(below, run)
     return save(
-        "Training loss and spectral norm of the tangent kernel. Above the dotted line, ‖K‖ > n/η, the learning rate "
-        "exceeds the critical one.",
-        f"Two line plots over the iterations, logarithmic axes. {_course(run)} The norm of the kernel goes from "
-        f"{number(h.kernel_norm[0])} over at most {number(np.nanmax(h.kernel_norm))} to {number(h.kernel_norm[-1])}; "
-        f"the line n/η is at {number(threshold)}.",
+        "Training loss and spectral norm of the tangent kernel (the paper's Fig. 13). Where ‖K‖ is above the dotted "
+        f"line {line}, the learning rate exceeds the critical one. {_SHADED.format(run.threshold)}",
+        f"Two line plots over the iterations, logarithmic axes. {_course(run)} The norm of the kernel starts at "
+        f"{number(norm[0])}, is at most {number(norm.max())} and at least {number(norm.min())}, and ends at "
+        f"{number(norm[-1])}; the line {line} is at {number(threshold)}. {_when_unstable(run)}",
     )
 
 
 def loss_split(run: GDRun) -> Figure:
     """The loss split into the top-s eigenspace of the tangent kernel and the rest, eq. (2) (Fig. 3)."""
     h, s = run.history, run.experiment.top
+    top, rest = run.measured("loss_top"), run.measured("loss_rest")
     with _canvas("split") as (figure, save):
         axes = figure.subplots()
-        axes.plot(h.iteration, h.loss, color=_TOTAL, linewidth=5, marker="", alpha=0.45, label="loss")
+        axes.plot(h.iteration, h.loss, color=_TOTAL, linewidth=5, marker="", alpha=0.8, label="loss")
         axes.plot(h.iteration, h.loss_top, color=_TOP, label=f"$\\mathcal{{L}}_{{\\leq {s}}}$")
         axes.plot(h.iteration, h.loss_rest, color=_REST, linestyle="--", label=f"$\\mathcal{{L}}_{{>{s}}}$")
         axes.set(ylabel="training loss", xlabel="iteration")
         axes.legend()
         _finish(axes, run)
     return save(
-        f"The training loss and its two parts: in the top-{s} eigenspace of the tangent kernel (solid) and in the rest "
-        "(dashed). Shaded as in the first figure.",
+        f"The training loss (wide grey line) and its two parts: in the top-{s} eigenspace of the tangent kernel "
+        f"(solid) and in the rest (dashed) (the paper's Fig. 3). {_SHADED.format(run.threshold)}",
         f"Three lines over the iterations, logarithmic loss axis. {_course(run)} The part in the top-{s} eigenspace "
-        f"goes from {number(h.loss_top[0])} over at most {number(np.nanmax(h.loss_top))} to {number(h.loss_top[-1])}, "
-        f"the rest from {number(h.loss_rest[0])} to {number(h.loss_rest[-1])}.",
+        f"goes from {number(top[0])} to at most {number(top.max())} and ends at {number(top[-1])}; the rest goes from "
+        f"{number(rest[0])} to at most {number(rest.max())} and ends at {number(rest[-1])}.",
     )
 
 
@@ -113,11 +116,24 @@ def _course(run: GDRun) -> str:
     return f"The loss starts at {number(h.loss[0])}, {peak} and {end}."
 
 
+def _when_unstable(run: GDRun) -> str:
+    above = run.history.iteration[run.history.learning_rate > run.history.critical_learning_rate]
+    if len(above) == 0:
+        return "The learning rate never exceeds the critical one."
+    return f"The learning rate exceeds the critical one at iterations {_ranges(above)}."
+
+
+def _ranges(iterations: np.ndarray) -> str:
+    """``0 to 2, 7, 9 to 12``."""
+    runs = np.split(iterations, np.flatnonzero(np.diff(iterations) > 1) + 1)
+    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]} to {r[-1]}" for r in runs)
+
+
 @contextmanager
-def _canvas(name: str, height: float = 3.2) -> Iterator[tuple[Canvas, object]]:
+def _canvas(name: str, height: float = 3.0) -> Iterator[tuple[Canvas, object]]:
     """A canvas in the book's style, and the function that turns it into a figure with caption and alternative text."""
     with mpl.rc_context(_STYLE):
-        figure = Canvas(figsize=(6.4, height), layout="constrained")
+        figure = Canvas(figsize=(5.4, height), layout="constrained")
         figure.patch.set_alpha(0)
         svg = io.StringIO()
 

@@ -113,7 +113,7 @@ def gradient_descent(
         started = time.perf_counter()
         linearization = tangent.linearize(model, inputs, layers)
         residual = _residual(linearization.outputs, targets)
-        loss = residual.double().square().mean().item()
+        loss = residual.square().mean().item()
         m = residual.numel()
         if iteration == 0 and rate.relative:
             eta = rate.value * tangent.critical_learning_rate(linearization.kernel(), m)

@@ -3,7 +3,7 @@
 import ast
 import difflib
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,9 @@ class Chapter:
         values = {name: parameter.default for name, parameter in self.parameters.items()} | dict(given)
         self.experiment.from_namespace(values)
         return values
+
+    def defaults(self, names: Iterable[str]) -> dict[str, Any]:
+        return {name: self.parameters[name].default for name in names if name in self.parameters}
 
     def read(self, assignments: list[str]) -> dict[str, Any]:
         """Parameters from ``name=value`` strings. Raises :class:`ParameterError`."""

@@ -12,6 +12,9 @@ from ..experiments import ParameterError
 from .chapter import Chapter
 
 PRESETS = ("smoke", "laptop", "paper")
+_OF_A_NETWORK = (
+    "dataset", "architecture", "depth", "width", "image_size", "n_train", "parameterization", "gain", "bias",
+)  # fmt: skip
 
 
 class RunsError(Exception):
@@ -74,10 +77,12 @@ def load(folder: Path) -> dict[str, Run]:
             chapters[entry.chapter] = Chapter.load(folder / f"{entry.chapter}.ipynb")
         chapter = chapters[entry.chapter]
         settings = {}
+        stated = {name: value for name, value in entry.parameters.items() if name in _OF_A_NETWORK}
+        quoted = entry.quoted and {**entry.quoted, "settings": {**chapter.defaults(_OF_A_NETWORK), **stated}}
         for preset in PRESETS:
             try:
-                given = {"quoted": entry.quoted, **entry.parameters, **getattr(entry, preset, {})}
-                settings[preset] = chapter.resolve(given)
+                given = {**entry.parameters, **getattr(entry, preset, {})}
+                settings[preset] = chapter.resolve(given | {"quoted": quoted})
             except ParameterError as error:
                 problems += [f"{path}: run {name!r}, preset {preset!r}: {line}" for line in str(error).splitlines()]
         runs[name] = Run(name, chapter, entry.title, tuple(entry.figures), settings)

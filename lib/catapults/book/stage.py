@@ -10,7 +10,7 @@ from typing import Any
 import nbformat
 from nbformat.v4 import new_markdown_cell
 
-from ..claims import NOT_COMPARED, NOT_REPRODUCED, REPRODUCED
+from ..claims import VERDICTS
 from ..display import MIME, Figure, table
 from .chapter import Chapter
 from .execute import Result
@@ -95,7 +95,7 @@ def pictures(notebook: nbformat.NotebookNode) -> list[Figure]:
 def verdicts(notebook: nbformat.NotebookNode) -> dict[str, int]:
     """How many claims of a page have each verdict."""
     claims = [claim for content in contents(notebook, "claims") for claim in content["claims"].values()]
-    return {v: sum(c["verdict"] == v for c in claims) for v in (REPRODUCED, NOT_REPRODUCED, NOT_COMPARED)}
+    return {v: sum(c["verdict"] == v for c in claims) for v in VERDICTS}
 
 
 def _make_figure(cell: nbformat.NotebookNode, content: dict[str, Any], run: Run) -> None:
@@ -113,6 +113,8 @@ def _with_values(source: str, chapter: Chapter, values: Mapping[str, Any]) -> st
     lines = source.splitlines()
     for number, line in enumerate(lines):
         name = line.partition(":")[0].strip()
+        if name == "quoted":
+            continue  # it says what to compare with; the table of claims shows that
         if name in chapter.parameters and values[name] != chapter.parameters[name].default:
             parameter = chapter.parameters[name]
             lines[number] = f"{name}: {parameter.annotation} = {values[name]!r}  # {parameter.meaning}"
@@ -122,7 +124,7 @@ def _with_values(source: str, chapter: Chapter, values: Mapping[str, Any]) -> st
 def _box(run: Run, runs: Mapping[str, Run], preset: str) -> str:
     lines = []
     if not run.is_main:
-        changed = difference(run.settings["paper"], runs[run.chapter.name].settings["paper"])
+        changed = difference(run.settings[preset], runs[run.chapter.name].settings[preset])
         changed.pop("quoted", None)
         lines.append(
             f"The chapter [](/chapters/{run.chapter.name}) explains what this page shows; it is the same notebook, "
@@ -132,13 +134,13 @@ def _box(run: Run, runs: Mapping[str, Run], preset: str) -> str:
     lines.append(
         f"Made with the preset **{preset}**, "
         + (
-            f"which departs from the paper's settings here: {_values(departures, 'the paper: ')}."
+            f"which departs from the sizes that the paper states: {_values(departures, 'the paper: ')}."
             if departures
-            else "which has the paper's settings here."
+            else "which has the sizes that the paper states."
         )
     )
     if run.figures:
-        lines.append(f"In the paper: figure {', '.join(run.figures)}.")
+        lines.append(f"In the paper: figures {', '.join(run.figures)}.")
     return ":::{note}\n:class: preset\n" + "\n\n".join(lines) + "\n:::"
 
 
@@ -195,9 +197,7 @@ def summary(runs: Mapping[str, Run], results: Mapping[str, Result], preset: str)
 
 def _table_of_presets(runs: Mapping[str, Run]) -> str:
     def changes(run: Run, preset: str) -> str:
-        return (
-            ", ".join(f"`{n} = {ours!r}`" for n, (ours, _) in run.departures(preset).items()) or "the paper's settings"
-        )
+        return ", ".join(f"`{n} = {ours!r}`" for n, (ours, _) in run.departures(preset).items()) or "the paper's sizes"
 
     rows = [
         (f"`{name}`", ", ".join(run.figures), changes(run, "laptop"), changes(run, "smoke"))

@@ -1,0 +1,65 @@
+"""One table per network at the end of the run."""
+
+from collections import defaultdict
+
+import pytest
+from contestants import CASES, KERNELS, N
+
+_TABLE = pytest.StashKey()
+
+
+def pytest_configure(config):
+    config.stash[_TABLE] = defaultdict(dict)
+
+
+@pytest.fixture
+def table(request):
+    """case -> contestant -> (median, best, peak MiB), or why there is none, or the two steps' ratios."""
+    return request.config.stash[_TABLE]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for name, rows in config.stash[_TABLE].items():
+        terminalreporter.section(f"{name}, sizes {CASES[name].sizes}, n = {N}, float32")
+        for line in [*_rows(rows), "", *_verdicts(CASES[name], rows)]:
+            terminalreporter.write_line(line)
+
+
+def _rows(rows):
+    yield _line("", "median ms", "best ms", "x plain step", "peak MiB", "above plain")
+    plain = rows.get("plain step")
+    for contestant, row in rows.items():
+        match row:
+            case {"ratio": ratio}:
+                yield _line("our step, round by round", "", "", f"{ratio:.2f}", "", "")
+            case str(reason):
+                yield f"{contestant:<26}left out: {reason}"
+            case median, best, mib:
+                ratio = f"{median / plain[0]:.2f}" if plain else ""
+                above = "" if mib is None or not plain else f"{mib - plain[2]:+.0f}"
+                mib = "" if mib is None else f"{mib:.0f}"
+                yield _line(contestant, f"{median * 1e3:.1f}", f"{best * 1e3:.1f}", ratio, mib, above)
+
+
+def _verdicts(bounds, rows):
+    if figures := rows.get("round by round"):
+        text = f"step: {figures['ratio']:.2f} x plain (best rounds: {figures['ratio_of_best']:.2f})"
+        yield _verdict(text, figures["ratio"], bounds.allowed_ratio)
+    match rows:
+        case {"plain step": (_, _, float(plain)), "our step": (_, _, float(ours))}:
+            yield _verdict(f"memory: {ours - plain:+.0f} MiB above plain", ours - plain, bounds.allowed_mib)
+    for peer in KERNELS:
+        match rows:
+            case {"our kernel": (ours, *_), **others} if isinstance(others.get(peer), tuple):
+                yield _verdict(f"our kernel: {ours / others[peer][0]:.2f} x {peer}", ours / others[peer][0], 1)
+    disturbed = [name for name, row in rows.items() if isinstance(row, tuple) and row[0] > 1.3 * row[1]]
+    if disturbed:
+        yield f"Disturbed, the median being over 1.3 times the best round: {', '.join(disturbed)}"
+
+
+def _verdict(text, value, allowed):
+    return f"{text}, allowed {allowed}: {'holds' if value <= allowed else 'DOES NOT HOLD'}"
+
+
+def _line(first, *others):
+    return f"{first:<26}" + "".join(f"{cell:>14}" for cell in others)

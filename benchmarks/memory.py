@@ -1,0 +1,39 @@
+"""Peak memory of a contestant in a fresh process: ``python benchmarks/memory.py FCN "our step"``."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+def in_fresh_process(case: str, contestant: str) -> float | None:
+    """MiB, or None where the system has no /proc."""
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    command = [sys.executable, __file__, case, contestant]
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def peak(run: Callable[[], object], process: int, times: int = 3) -> float:
+    """MiB by which the process' resident memory rises at most over what it was before the first run.
+
+    Read from /proc, since ``ru_maxrss`` of a child process starts at its parent's peak.
+    """
+    Path(f"/proc/{process}/clear_refs").write_text("5")  # sets the peak to the present value
+    before = _kib(process, "VmRSS")
+    for _ in range(times):
+        run()
+    return (_kib(process, "VmHWM") - before) / 1024
+
+
+def _kib(process: int, field: str) -> int:
+    return int(re.search(rf"{field}:\s+(\d+)", Path(f"/proc/{process}/status").read_text())[1])
+
+
+if __name__ == "__main__":
+    from contestants import CASES, CONTESTANTS
+
+    case, contestant = sys.argv[1:]
+    with CONTESTANTS[contestant](CASES[case]) as ready:
+        print(peak(ready.run, ready.process))
