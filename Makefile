@@ -17,7 +17,7 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify chapters/*.ipynb
 
-# In its own environment, since the peers that it compares with ask for other versions
+# benchmarks/README.md says how to add neural-tangents, which needs an environment of its own
 benchmark: .venv/ready
 	$(BIN)/pip install -q -r benchmarks/requirements.txt
 	$(BIN)/python -m pytest benchmarks --benchmark-only $(ARGS)

@@ -18,7 +18,7 @@ from catapults.book import execute as execution
 from catapults.book.build import BuildError, build
 from catapults.book.chapter import Chapter
 from catapults.book.execute import execute, key, library_files
-from catapults.book.stage import StageError, contents
+from catapults.book.stage import contents
 
 SHOW = "figures.loss_curve(run)"
 
@@ -132,6 +132,8 @@ class TestTheKey:
         assert names("from catapults import models") == {"__init__", "models"}
         assert names("%matplotlib inline\nimport catapults.hessian") >= {"hessian", "tangent", "models"}
         assert "training" not in names("from catapults.tangent import tangent_kernel")
+        everything = {path.stem for path in Path(data.__file__).parent.glob("*.py")}
+        assert names("import catapults") == names("%%bash\nls") == names("from catapults import book.") == everything
 
 
 def test_a_change_of_the_library_executes_the_runs_that_import_it(tmp_path, monkeypatch):
@@ -173,13 +175,13 @@ class TestData:
         assert executed(said(root)) == {"one"}
 
     def test_missing_data_are_no_failure(self, tmp_path, monkeypatch):
-        def nowhere(name):
+        def nowhere(name, *arguments, **options):
             raise data.DataUnavailable(f"{name} cannot be had. Run `catapults data fetch {name}`")
 
         root = project(
             tmp_path, {"one": notebook(RUN), "two": notebook()}, {"one": {}, "two": {"parameters": {"seed": 1}}}
         )
-        monkeypatch.setattr(data, "fetch", nowhere)
+        monkeypatch.setattr(data, "load", nowhere)
         lines = said(root)
         assert any("one: not run, data set missing" in line for line in lines)
         page = (root / "_build" / "html" / "chapters" / "one.html").read_text()
@@ -210,19 +212,44 @@ class TestFailures:
 
     def test_a_picture_without_alternative_text(self, tmp_path):
         plot = "from IPython.display import SVG\nSVG('<svg xmlns=\"http://www.w3.org/2000/svg\"/>')"
-        with pytest.raises(StageError, match="run 'one': a cell shows a picture without caption and alternative text"):
+        with pytest.raises(BuildError, match="run 'one': a cell shows a picture without caption and alternative text"):
             said(project(tmp_path, {"one": notebook(plot)}))
 
     def test_a_figure_with_an_empty_alternative_text(self, tmp_path):
         empty = "from catapults.display import Figure\nFigure('<svg/>', 'x', 'a caption', ' ')"
-        with pytest.raises(StageError, match="figure 'x' has no alt"):
+        with pytest.raises(BuildError, match="figure 'x' has no alt"):
             said(project(tmp_path, {"one": notebook(empty)}))
 
     def test_a_run_without_a_page(self, tmp_path):
         root = project(tmp_path, {"one": notebook()})
         (root / "_toc.yml").write_text("format: jb-book\nroot: book/welcome\n")
-        with pytest.raises(StageError, match="has no entry `file: chapters/one`"):
+        with pytest.raises(BuildError, match="has no entry `file: chapters/one`"):
             said(root)
+
+    def test_impossible_data_are_refused_before_a_kernel_starts(self, tmp_path, monkeypatch):
+        root = project(tmp_path, {"one": notebook()})
+        chapter = Chapter.load(root / "chapters" / "one.ipynb")
+        monkeypatch.setattr(execution.papermill, "execute_notebook", lambda *_, **__: pytest.fail("a kernel started"))
+        monkeypatch.setenv("CATAPULTS_DATA", str(tmp_path))
+        images = np.zeros((9, 6, 6), np.uint8)
+        np.savez(tmp_path / "dots.npz", train_images=images, train_labels=np.arange(9) % 2)
+        for parameters, message in (({"n_train": 10}, "n_train"), ({"image_size": 4}, "image_size = 4")):
+            values = chapter.resolve({"dataset": "dots"} | parameters)
+            assert message in execute("one", chapter, values, "smoke", tmp_path / "runs").failure
+
+    def test_a_kept_notebook_that_cannot_be_read_is_made_again(self, tmp_path):
+        root = project(tmp_path, {"one": notebook()})
+        said(root)
+        (kept,) = (root / "_build" / "runs").glob("*.ipynb")
+        kept.write_text(kept.read_text()[:100])
+        assert executed(said(root)) == {"one"}
+
+    def test_a_bad_picture_does_not_hide_a_failed_run(self, tmp_path):
+        plot = "from IPython.display import SVG\nSVG('<svg xmlns=\"http://www.w3.org/2000/svg\"/>')"
+        root = project(tmp_path, {"broken": notebook("1 / 0"), "plot": notebook(plot)})
+        with pytest.raises(BuildError, match="ZeroDivisionError") as error:
+            said(root)
+        assert "without caption" in str(error.value)
 
     def test_a_full_disk_loses_no_other_run(self, tmp_path, monkeypatch):
         root = project(tmp_path, {"one": notebook(), "two": notebook()})

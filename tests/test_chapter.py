@@ -78,6 +78,10 @@ def test_a_wrong_type_from_python(chapter):
             lambda nb: nb.cells[2].update(source="width = 3"),
             "parameters cell, line 1: allowed is `name: type = default",
         ),
+        (lambda nb: nb.cells[2].update(source="width: int = 2*8"), "parameters cell, line 1: allowed is"),
+        (lambda nb: nb.cells[2].update(source="width: Foo = 2"), "parameters cell, line 1: .*Foo"),
+        (lambda nb: nb.cells[2].update(source="width: int = 'a'"), "parameters cell, line 1: "),
+        (lambda nb: nb.cells[2].update(source="width: = 3"), "parameters cell: invalid syntax"),
     ],
 )
 def test_notebooks_that_are_no_chapters(tmp_path, change, message):
@@ -113,6 +117,20 @@ def entries(folder, **changed):
 def test_runs_are_checked_whole_before_any_work(tmp_path, changed, message):
     with pytest.raises(RunsError, match=message):
         runs.load(entries(project(tmp_path, {"small": notebook()}), **changed))
+
+
+def test_a_run_that_stands_twice(tmp_path):
+    folder = project(tmp_path, {"small": notebook()}) / "chapters"
+    text = (folder / "runs.yml").read_text()
+    (folder / "runs.yml").write_text(text + text)
+    with pytest.raises(RunsError, match="small: stands twice"):
+        runs.load(folder)
+
+
+def test_a_chapter_without_its_main_page(tmp_path):
+    folder = project(tmp_path, {"small": notebook()}, {"other": {"chapter": "small"}}) / "chapters"
+    with pytest.raises(RunsError, match="chapter 'small' has no run of its own name"):
+        runs.load(folder)
 
 
 def test_presets_depart_from_the_papers_settings(tmp_path):

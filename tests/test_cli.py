@@ -28,7 +28,7 @@ def test_a_run_with_own_parameters_and_again_from_the_cache(root):
     command = ["run", "small", "-p", "width=32", "-p", "learning_rate=1.2 eta_crit", "--output", "out.ipynb"]
     first = catapults(*command, cwd=root)
     assert first.returncode == 0, first.stderr
-    assert "the loss spikes and comes back" in first.stdout and "(cached)" not in first.stdout
+    assert "the loss rises steeply" in first.stdout and "(cached)" not in first.stdout
     assert "width = 32" in "".join(cell.source for cell in nbformat.read(root / "out.ipynb", as_version=4).cells)
     assert "(cached)" in catapults(*command, cwd=root / "chapters").stdout  # from any folder of the project
 

@@ -51,6 +51,36 @@ def test_the_kernels_direction_needs_few_products():
     assert hessian.top_eigenpair(model, inputs, targets).products <= 4
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_small_networks_whose_top_direction_is_not_the_kernels(seed):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    inputs, targets = torch.randn(6, 3, dtype=torch.float64), 5 * torch.randn(6, dtype=torch.float64)
+    parameters = dict(model.named_parameters())
+
+    def loss(flat):
+        pieces = flat.split([p.numel() for p in parameters.values()])
+        values = {name: piece.view_as(p) for piece, (name, p) in zip(pieces, parameters.items(), strict=True)}
+        return (torch.func.functional_call(model, values, (inputs,))[:, 0] - targets).square().mean()
+
+    H = torch.func.hessian(loss)(torch.cat([p.detach().flatten() for p in parameters.values()]))
+    reference = torch.linalg.eigvalsh(H)[-1].item()
+    assert hessian.top_eigenpair(model, inputs, targets).value == pytest.approx(reference, rel=1e-3)
+
+
+def test_a_zero_network_has_a_hessian_nevertheless():
+    model = nn.Sequential(nn.Linear(2, 3, bias=False), nn.Linear(3, 1, bias=False))
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    assert hessian.top_eigenpair(model, torch.eye(2), torch.ones(2)).value > 0.1
+
+
+def test_an_unused_parameter():
+    model = nn.Linear(2, 1)
+    model.unused = nn.Parameter(torch.ones(3))
+    assert hessian.critical_learning_rate(model, torch.randn(4, 2), torch.ones(4)) > 0
+
+
 def test_no_positive_curvature():
     model = nn.Linear(2, 1, bias=False)
     nn.init.zeros_(model.weight)

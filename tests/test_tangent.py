@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call, jacrev, vmap
+from torch.utils.checkpoint import checkpoint
 
 
 def jacobian(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
@@ -25,6 +26,35 @@ def jacobian(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
 
 def error(ours: torch.Tensor, reference: torch.Tensor) -> float:
     return ((ours - reference).norm() / reference.norm()).item()
+
+
+class Recurrent(nn.Module):
+    """torch.func has no rule for its layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.last = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.last(self.inner(x)[0][:, -1])
+
+
+class Checkpointed(nn.Module):
+    """Its layer runs a second time in the backward pass, and is called by keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.last = nn.Linear(4, 5), nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.last(input=torch.tanh(checkpoint(self.inner, x, use_reentrant=False)))
+
+
+def hooked() -> nn.Sequential:
+    """A forward hook that changes a layer's output."""
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1))
+    model[0].register_forward_hook(lambda module, arguments, output: 3 * output)
+    return model
 
 
 class Residual(nn.Module):
@@ -148,6 +178,10 @@ NETWORKS = {
     "tied parameters": (Tied, (6,), 3),
     "sequence first": (SequenceFirst, (2, 4), 2),
     "attention": (attention, (3, 5), 8),
+    "PReLU, group norm": (lambda: nn.Sequential(nn.PReLU(), nn.GroupNorm(2, 6), nn.Linear(6, 1)), (6,), 3),
+    "recurrent": (Recurrent, (3, 4), 4),
+    "checkpointed": (Checkpointed, (4,), 0),
+    "a hook of the user's": (hooked, (4,), 0),
     "one layer called twice": (lambda: nn.Sequential(*[nn.Linear(6, 6)] * 2, nn.Linear(6, 1)), (6,), 2),
 }
 
@@ -226,6 +260,22 @@ def test_the_model_is_left_as_it_was():
     assert all(p.grad is None for p in model.parameters())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_integer_inputs():
+    model, inputs = (
+        nn.Sequential(nn.Embedding(9, 3), nn.Flatten(), nn.Linear(12, 1)).double(),
+        torch.randint(0, 9, (5, 4)),
+    )
+    J = jacobian(model, inputs)
+    assert error(tangent.tangent_kernel(model, inputs), J @ J.T) <= 1e-10
+
+
+def test_the_callers_gradient_mode_does_not_matter():
+    model, inputs = models.fcn(4, 8, 3), torch.randn(5, 4)
+    with torch.no_grad():
+        kernel = tangent.tangent_kernel(model, inputs)
+    assert torch.equal(kernel, tangent.tangent_kernel(model, inputs)) and not kernel.requires_grad
 
 
 def test_blocks_of_channels_give_the_same_kernel(monkeypatch):
@@ -308,13 +358,33 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"layer '1' \(Dropout\) is random in training mode"):
             tangent.tangent_kernel(nn.Sequential(nn.Linear(4, 8), nn.Dropout(), nn.Linear(8, 1)), torch.randn(5, 4))
 
-    def test_own_layers_that_mix_samples(self):
-        class Centred(nn.Module):
+    @pytest.mark.parametrize(
+        "mix", [lambda x: x - x.mean(0), lambda x: x.cumsum(0), lambda x: x.flip(0), nn.functional.dropout], ids=str
+    )
+    def test_own_layers_that_mix_samples_or_are_random(self, mix):
+        class Mixing(nn.Module):
             def forward(self, x):
-                return x - x.mean(0)
+                return mix(x)
+
+        with pytest.raises(ValueError, match="depends on the other samples of the batch, or is random"):
+            tangent.tangent_kernel(nn.Sequential(nn.Linear(4, 8), Mixing(), nn.Linear(8, 1)), torch.randn(5, 4))
+
+    def test_integer_inputs_that_are_mixed(self):
+        class Centred(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.embedding = nn.Embedding(9, 3)
+
+            def forward(self, x):
+                hidden = self.embedding(x).sum(1)
+                return hidden - hidden.mean(0)
 
         with pytest.raises(ValueError, match="depends on the other samples"):
-            tangent.tangent_kernel(nn.Sequential(nn.Linear(4, 8), Centred(), nn.Linear(8, 1)), torch.randn(5, 4))
+            tangent.tangent_kernel(Centred(), torch.randint(0, 9, (5, 4)))
+
+    def test_a_kernel_that_is_not_finite(self):
+        with pytest.raises(ValueError, match="kernel: has entries that are not finite"):
+            tangent.critical_learning_rate(torch.full((3, 3), math.nan), 3)
 
     def test_nothing_to_train(self):
         with pytest.raises(ValueError, match="none of its parameters requires a gradient"):

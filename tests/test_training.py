@@ -75,6 +75,16 @@ def test_divergence_is_recorded():
     assert np.isfinite(history.loss[:-1]).all()
 
 
+@pytest.mark.parametrize("scale, rate", [(1e30, 0.1), (1e30, "1 eta_crit"), (0.0, "1 eta_crit"), (math.nan, 0.1)])
+def test_initialisations_without_a_kernel(scale, rate):
+    model, inputs, targets = problem()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= scale
+    with pytest.raises(ValueError, match="not finite"):
+        gradient_descent(model, inputs, targets, rate, steps=3)
+
+
 def test_the_same_seed_gives_the_same_numbers():
     first, second = (gradient_descent(*problem(), "1.5 eta_crit", steps=10) for _ in range(2))
     assert np.array_equal(first.loss, second.loss) and np.array_equal(first.kernel_norm, second.kernel_norm)

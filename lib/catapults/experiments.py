@@ -57,7 +57,7 @@ class GDCatapult(Experiment):
     learning_rate: int | float | str
     steps: PositiveInt
     top: PositiveInt
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
     device: str
 
     @field_validator("learning_rate")
@@ -94,14 +94,19 @@ class GDCatapult(Experiment):
             raise ValueError(f"gain = {self.gain!r}: PyTorch's default parameterisation has none; allowed is 1")
         return self
 
+    def task(self) -> data.Task:
+        """The data. Raises the errors of :func:`catapults.data.load`."""
+        return data.load(self.dataset, self.n_train, seed=self.seed, labels=self.labels, image_size=self.image_size)
+
     def model(self, inputs: Float[Tensor, "n ..."], outputs: int) -> nn.Module:
         """The network at initialisation, drawn on the CPU so that a seed gives the same weights on every device."""
-        torch.manual_seed(self.seed)
         options = {"gain": self.gain, "bias": self.bias, "parameterization": self.parameterization}
-        if self.architecture == "fcn":
-            return models.fcn(inputs[0].numel(), self.width, self.depth, outputs, **options)
-        channels, size = inputs.shape[1:3]
-        return models.cnn(channels, size, self.width, self.depth, outputs, **options)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            if self.architecture == "fcn":
+                return models.fcn(inputs[0].numel(), self.width, self.depth, outputs, **options)
+            channels, size = inputs.shape[1:3]
+            return models.cnn(channels, size, self.width, self.depth, outputs, **options)
 
     def run(self, progress: bool = False) -> "GDRun":
         """Load the data, initialise, measure the Hessian's critical rate, descend.
@@ -110,7 +115,7 @@ class GDCatapult(Experiment):
         """
         started = time.perf_counter()
         device = models.device(self.device)
-        task = data.load(self.dataset, self.n_train, seed=self.seed, labels=self.labels, image_size=self.image_size)
+        task = self.task()
         inputs, targets = task.train.inputs.to(device), task.train.targets.to(device)
         outputs = 1 if targets.dim() == 1 else targets.shape[1]
         model = self.model(inputs, outputs).to(device)

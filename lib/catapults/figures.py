@@ -105,8 +105,8 @@ def _finish(axes: Axes, run: GDRun) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-    for iteration in h.iteration[h.learning_rate > h.critical_learning_rate]:
-        axes.axvspan(iteration - 0.5, iteration + 0.5, color=_INK, alpha=0.1, linewidth=0)
+    for stretch in _unstable(run):
+        axes.axvspan(stretch[0] - 0.5, stretch[-1] + 0.5, color=_INK, alpha=0.1, linewidth=0)
 
 
 def _course(run: GDRun) -> str:
@@ -116,17 +116,17 @@ def _course(run: GDRun) -> str:
     return f"The loss starts at {number(h.loss[0])}, {peak} and {end}."
 
 
-def _when_unstable(run: GDRun) -> str:
+def _unstable(run: GDRun) -> list[np.ndarray]:
+    """The iterations with eta > eta_crit, in stretches without a gap."""
     above = run.history.iteration[run.history.learning_rate > run.history.critical_learning_rate]
-    if len(above) == 0:
-        return "The learning rate never exceeds the critical one."
-    return f"The learning rate exceeds the critical one at iterations {_ranges(above)}."
+    return np.split(above, np.flatnonzero(np.diff(above) > 1) + 1) if len(above) else []
 
 
-def _ranges(iterations: np.ndarray) -> str:
-    """``0 to 2, 7, 9 to 12``."""
-    runs = np.split(iterations, np.flatnonzero(np.diff(iterations) > 1) + 1)
-    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]} to {r[-1]}" for r in runs)
+def _when_unstable(run: GDRun) -> str:
+    stretches = ", ".join(f"{s[0]} to {s[-1]}" if len(s) > 1 else str(s[0]) for s in _unstable(run))
+    return (
+        f"The learning rate exceeds the critical one at {f'iterations {stretches}' if stretches else 'no iteration'}."
+    )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .tangent import linearize, spectrum
+from .tangent import full_precision, linearize, spectrum
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,10 @@ def top_eigenpair(
     """Largest eigenvalue of the Hessian of ``mean((f - y)^2)`` over the trainable parameters, by Lanczos iteration.
 
     ``start`` is any vector of all parameters flattened: the previous eigenvector along a run, or (default) ``J^T u_1``.
-    The iteration stops when the estimated relative error of the eigenvalue is below ``tolerance``.
+    The iteration stops when an eigenvalue lies within ``tolerance``, relatively, of the estimate.
 
-    Raises ``ValueError`` for a start of another size, and ``RuntimeError`` when ``max_products`` do not suffice.
+    Raises ``ValueError`` for a start of another size or with entries that are not finite, and ``RuntimeError`` when
+    ``max_products`` do not suffice.
     """
     if start is None:
         start = _top_kernel_direction(model, inputs)
@@ -52,16 +53,22 @@ def top_eigenpair(
     if start.shape != (size,):
         raise ValueError(f"start: shape {tuple(start.shape)}; allowed is ({size},), one entry a trainable parameter")
 
-    with torch.enable_grad():
+    if not torch.isfinite(start).all():
+        raise ValueError("start: has entries that are not finite; allowed are finite ones")
+    if not start.any():  # the kernel is zero, the Hessian need not be
+        start = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(start)
+
+    with full_precision(), torch.enable_grad():
         outputs = model(inputs)
         loss = (outputs - targets.reshape(outputs.shape)).square().mean()
-        gradient = torch.autograd.grad(loss, parameters, create_graph=True)
+        gradient = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
 
     def product(vector: Tensor) -> Tensor:
         pieces = [
             piece.view_as(p) for piece, p in zip(vector.split([p.numel() for p in parameters]), parameters, strict=True)
         ]
-        result = torch.autograd.grad(gradient, parameters, pieces, retain_graph=True, materialize_grads=True)
+        with full_precision():
+            result = torch.autograd.grad(gradient, parameters, pieces, retain_graph=True, materialize_grads=True)
         return torch.cat([r.flatten() for r in result])
 
     basis = [start / start.norm()]
@@ -77,8 +84,7 @@ def top_eigenpair(
         values, vectors = torch.linalg.eigh(_tridiagonal(diagonal, off_diagonal))
         residual = norm * abs(vectors[-1, -1].item())
         scale = values.abs().max().item()
-        gap = (values[-1] - values[-2]).item() if len(values) > 1 else 0.0
-        if residual <= 1e-7 * scale or (gap > 0 and residual**2 / gap <= tolerance * scale) or products == size:
+        if residual <= tolerance * scale or products == size:
             vector = sum(c * v for c, v in zip(vectors[:, -1].tolist(), basis, strict=True))
             return TopEigenpair(values[-1].item(), vector, products)
         off_diagonal.append(norm)

@@ -142,11 +142,12 @@ def device(name: str = "auto") -> torch.device:
 
     Raises ``ValueError`` when the device is unknown or not there.
     """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    kind = name.partition(":")[0]
+    there = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    there = [*there[:1], *(["mps"] if torch.backends.mps.is_available() else []), "cpu", *there[1:]]
     if name == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
-    if not available.get(kind, False):
-        there = ["auto", *(kind for kind, there in available.items() if there)]
-        raise ValueError(f"device = {name!r}: allowed on this machine are {', '.join(there)}")
+        return torch.device(there[0])
+    if name == "cuda" and "cuda:0" in there:
+        return torch.device("cuda:0")
+    if name not in there:
+        raise ValueError(f"device = {name!r}: allowed on this machine are {', '.join(['auto', *there])}")
     return torch.device(name)

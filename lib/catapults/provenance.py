@@ -49,6 +49,7 @@ def commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", str(Path(__file__)))  # else the checkout is another project's
         return git("rev-parse", "--short", "HEAD") + (" + changes" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown (no git checkout)"

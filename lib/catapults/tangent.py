@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, jacrev, vmap
@@ -33,7 +33,7 @@ _SAMPLES_AT_A_TIME = 8  # in a grouped weight gradient: 4 to 16 are equally fast
 _BLOCK = 2**25  # numbers in one block of per-sample gradients or of position products (128 MiB in float32)
 
 
-def tangent_kernel(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "nc nc"]:
+def tangent_kernel(model: nn.Module, inputs: Shaped[Tensor, "n ..."]) -> Float[Tensor, "nc nc"]:
     """Empirical tangent kernel K of definition 1 on ``inputs``, over the parameters that require a gradient.
 
     A model with c outputs gives an (n c, n c) matrix, sample-major: row ``i c + k`` belongs to output k of sample i.
@@ -70,14 +70,21 @@ def split_by_eigenvectors(
     residual: Float[Tensor, " m"], eigenvectors: Float[Tensor, "m m"], top: int
 ) -> tuple[float, float]:
     """:func:`split_loss` where the eigenvectors (columns, by ascending eigenvalue) are known already."""
-    if not 1 <= top < len(residual):
+    if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top < len(residual):
         raise ValueError(f"top = {top!r}: allowed are whole numbers from 1 to {len(residual) - 1}")
     squares = (eigenvectors.T @ residual.to(eigenvectors)).square() / len(residual)
     return squares[-top:].sum().item(), squares[:-top].sum().item()
 
 
 def spectrum(kernel: Float[Tensor, "m m"]) -> tuple[Float[Tensor, " m"], Float[Tensor, "m m"]]:
-    """Eigenvalues, ascending, and eigenvectors (columns) of a symmetric matrix, on the kernel's device."""
+    """Eigenvalues, ascending, and eigenvectors (columns) of a symmetric matrix, on the kernel's device.
+
+    Raises ``ValueError`` for a matrix with entries that are not finite.
+    """
+    if not torch.isfinite(kernel).all():
+        raise ValueError("kernel: has entries that are not finite; allowed are finite ones")
+    if kernel.dtype in (torch.float16, torch.bfloat16):
+        kernel = kernel.float()
     if kernel.device.type == "mps":  # which has no eigensolver
         return tuple(part.to(kernel.device) for part in torch.linalg.eigh(kernel.cpu()))
     return torch.linalg.eigh(kernel)
@@ -91,7 +98,7 @@ class Layers:
     general: tuple[str, ...]  # parameters
 
 
-def layers(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Layers:
+def layers(model: nn.Module, inputs: Shaped[Tensor, "n ..."]) -> Layers:
     """Sort the model's trainable parameters by a trial run with two samples.
 
     Structured are the linear and convolution layers that are called once, with the samples along the first axis, and
@@ -116,48 +123,63 @@ def layers(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Layers:
         and (own := _own_trainable(module))
         and own.keys() <= {"weight", "bias"}
     }
-    with torch.enable_grad(), _captured(candidates) as calls:
-        outputs = _flat_outputs(model(probe), 2)
-    edges = [call.edge for call in calls]
-    wrt = [*edges, *([probe] if probe.requires_grad else [])]
-    of_first_sample = torch.autograd.grad(outputs[0].sum(), wrt, allow_unused=True, retain_graph=True)
-    if probe.requires_grad and _touches_second_sample(of_first_sample[-1]):
+    with torch.enable_grad():
+        with _captured(candidates) as calls:
+            outputs = _flat_outputs(model(probe), 2)
+        wrt = [*(call.edge for call in calls), *([probe] if probe.requires_grad else [])]
+        by_sample = [
+            torch.autograd.grad(output.sum(), wrt, allow_unused=True, retain_graph=True) if wrt else ()
+            for output in outputs
+        ]
+    mixes = [_mixes(*pair) for pair in zip(*by_sample, strict=True)]
+    with torch.no_grad():
+        alone = torch.cat([_flat_outputs(model(sample[None]), 1) for sample in probe])
+    if not torch.isfinite(outputs).all():
+        raise ValueError("model: its outputs are not finite; allowed are weights and inputs that give finite ones")
+    same = (alone - outputs).abs().max() <= 1e-3 * alone.abs().max()
+    if not same or (probe.requires_grad and mixes[-1]):
         raise ValueError(
-            "model: the output for one sample depends on the other samples of the batch, so that no tangent kernel "
-            "between samples exists; allowed are sample-wise layers"
+            "model: the output for one sample depends on the other samples of the batch, or is random, so that no "
+            "tangent kernel between samples exists; allowed are sample-wise layers"
         )
 
     uses = _uses(outputs)
     times_called = [call.name for call in calls].count
     structured = tuple(
         call.name
-        for call, derivative in zip(calls, of_first_sample, strict=False)
+        for call, mixed in zip(calls, mixes, strict=False)
         if times_called(call.name) == 1
         and call.sample_first
-        and not _touches_second_sample(derivative)
+        and not mixed
         and all(uses.get(p, 0) <= 1 for p in _own_trainable(candidates[call.name]).values())
     )
     covered = {p for name in structured for p in _own_trainable(candidates[name]).values()}
     return Layers(structured, tuple(name for name, p in trainable.items() if p not in covered))
 
 
-def linearize(model: nn.Module, inputs: Float[Tensor, "n ..."], known_layers: Layers | None = None) -> "Linearization":
-    """Run the model once forward and once backward (c times for c outputs) and keep what kernel and gradient need."""
+def linearize(model: nn.Module, inputs: Shaped[Tensor, "n ..."], known_layers: Layers | None = None) -> "Linearization":
+    """Run the model once forward and once backward (c times for c outputs) and keep what kernel and gradient need.
+
+    ``known_layers`` is what :func:`layers` returned for this model: it holds until layers or ``requires_grad`` change.
+
+    Raises ``ValueError`` as :func:`tangent_kernel` does, and when the model takes another course than in the trial run.
+    """
     plan = known_layers or layers(model, inputs)
     modules = {name: model.get_submodule(name) for name in plan.structured}
     n = len(inputs)
-    with full_precision(), torch.enable_grad(), _captured(modules) as calls:
-        outputs = model(inputs)
+    with full_precision(), torch.enable_grad():
+        with _captured(modules) as calls:
+            outputs = model(inputs)
         flat = _flat_outputs(outputs, n)
         if sorted(call.name for call in calls) != sorted(plan.structured):
             raise ValueError("known_layers: the model called other layers than in the trial run of `layers`")
         derivatives = _derivatives(flat, [call.edge for call in calls])
-    parts = [
-        _structured_part(call, modules[call.name], derivative)
-        for call, derivative in zip(calls, derivatives, strict=True)
-    ]
-    if plan.general:
-        parts.append(_General.of(model, inputs, plan.general))
+        parts: list[_Structured | _General] = [
+            _structured_part(call, modules[call.name], derivative, n)
+            for call, derivative in zip(calls, derivatives, strict=True)
+        ]
+        if plan.general:
+            parts.append(_General.of(model, inputs.detach(), plan.general))
     return Linearization(outputs.detach(), parts)
 
 
@@ -393,13 +415,11 @@ class _Convolution(_ManyPositions):
         gradient = _WEIGHT_GRADIENT[self.A.dim() - 2]
         shape = self.module.weight.shape[1:]
         result = self.D.new_empty(n * c, outputs * shape.numel())
-        images = self.A if c == 1 else None
         chunk = max(1, _SAMPLES_AT_A_TIME // c)
         for start in range(0, n, chunk):
             D = self.D[start : start + chunk, :, block].flatten(0, 1)
             a = self.A[start : start + chunk]
-            if images is None:
-                a = a.repeat_interleave(c, 0)
+            a = a if c == 1 else a.repeat_interleave(c, 0)
             m = len(D)
             rows = gradient(
                 a.reshape(1, -1, *a.shape[2:]),
@@ -419,13 +439,22 @@ class _Convolution(_ManyPositions):
 
 @dataclass(frozen=True)
 class _General:
-    """Parameters of any sample-wise layer, by their Jacobian from ``torch.func``."""
+    """Parameters of any sample-wise layer, by their Jacobian: through ``torch.func``, or where that has no rule for a
+    layer (LSTM, GRU, PReLU), by one backward pass for every sample and output."""
 
     name: str
     jacobians: dict[str, Tensor]  # name -> (n, c, *parameter)
 
     @classmethod
     def of(cls, model: nn.Module, inputs: Tensor, names: tuple[str, ...]) -> "_General":
+        try:
+            jacobians = cls._by_torch_func(model, inputs, names)
+        except RuntimeError:
+            jacobians = cls._one_by_one(model, inputs, names)
+        return cls("+".join(names), jacobians)
+
+    @staticmethod
+    def _by_torch_func(model: nn.Module, inputs: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
         canonical = {tensor: name for name, tensor in model.named_parameters()}
         slots = {
             f"{prefix}.{key}" if prefix else key: tensor
@@ -438,8 +467,22 @@ class _General:
             state = {slot: parameters.get(canonical.get(t, slot), t.detach()) for slot, t in slots.items()}
             return functional_call(model, state, (sample[None],), tie_weights=False).reshape(-1)
 
-        jacobians = vmap(jacrev(outputs_of), in_dims=(None, 0), chunk_size=_SAMPLES_AT_A_TIME)(chosen, inputs.detach())
-        return cls("+".join(names), jacobians)
+        return vmap(jacrev(outputs_of), in_dims=(None, 0), chunk_size=_SAMPLES_AT_A_TIME)(chosen, inputs)
+
+    @staticmethod
+    def _one_by_one(model: nn.Module, inputs: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+        named = dict(model.named_parameters())
+        parameters = [named[name] for name in names]
+        rows = [
+            torch.autograd.grad(output, parameters, retain_graph=True, materialize_grads=True)
+            for sample in inputs
+            for output in model(sample[None]).reshape(-1)
+        ]
+        columns = zip(*rows, strict=True)
+        return {
+            name: torch.stack(column).unflatten(0, (len(inputs), -1))
+            for name, column in zip(names, columns, strict=True)
+        }
 
     def kernel_and_vjp(
         self, cotangent: Tensor | None, add_to: dict[str, Tensor] | None
@@ -451,8 +494,10 @@ class _General:
         return _added(add_to, {name: torch.einsum("nc,nc...->...", cotangent, J) for name, J in self.jacobians.items()})
 
 
-def _structured_part(call: "_Call", module: nn.Module, D: Tensor) -> _Structured:
+def _structured_part(call: "_Call", module: nn.Module, D: Tensor, n: int) -> _Structured:
     A = call.inputs
+    if len(A) != n:
+        raise ValueError(f"model: layer {call.name!r} saw {len(A)} of {n} samples; allowed: all, as in the trial run")
     if A._version != call.version:
         raise ValueError(f"model: the input of layer {call.name!r} is changed in place after use; allowed: no change")
     if type(module) in _CONVOLUTION:
@@ -496,15 +541,18 @@ def _captured(modules: dict[str, nn.Module]) -> Iterator[list[_Call]]:
     calls: list[_Call] = []
 
     def recorder(name: str) -> Callable:
-        def record(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        def record(module: nn.Module, arguments: tuple, named: dict, output: Tensor) -> None:
             if output.requires_grad:
-                (inputs,) = arguments
+                (inputs,) = (*arguments, *named.values())
                 batched = inputs.dim() >= 2 if type(module) in _LINEAR else inputs.dim() == module.weight.dim()
                 calls.append(_Call(name, inputs.detach(), inputs._version, get_gradient_edge(output), batched))
 
         return record
 
-    handles = [module.register_forward_hook(recorder(name)) for name, module in modules.items()]
+    handles = [
+        module.register_forward_hook(recorder(name), prepend=True, with_kwargs=True)  # before hooks that change outputs
+        for name, module in modules.items()
+    ]
     try:
         yield calls
     finally:
@@ -526,10 +574,12 @@ def _derivatives(outputs: Float[Tensor, "n c"], edges: list[GradientEdge]) -> li
     return [torch.stack(of_layer, 1) for of_layer in zip(*per_output, strict=True)]
 
 
-def _touches_second_sample(derivative: Tensor | None) -> bool:
-    if derivative is None:
-        return False
-    return len(derivative) != 2 or bool(derivative[1].count_nonzero())
+def _mixes(of_first: Tensor | None, of_second: Tensor | None) -> bool:
+    """Whether one of two samples' outputs depends on the other sample's part of a tensor, by their derivatives."""
+    return any(
+        derivative is not None and (len(derivative) != 2 or bool((derivative[other] != 0).any()))
+        for derivative, other in ((of_first, 1), (of_second, 0))
+    )
 
 
 def _uses(outputs: Tensor) -> dict[Tensor, int]:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from . import tangent
 
-DIVERGED = 1e6  # times the initial loss: far above every catapult's peak, far below float32's overflow
+DIVERGED = 1e6  # times the initial loss, or 1 if that is larger: far above every catapult's peak
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ def gradient_descent(
     is recorded: the last step then holds the loss that was reached (or infinity) and NaN for what has no meaning.
 
     Raises ``ValueError`` for a rate that is not positive, steps below 1, ``top`` outside 1 ... n c - 1, targets whose
-    number differs from the outputs', inputs or targets that are not finite, and models without a tangent kernel.
+    number differs from the outputs', inputs or targets that are not finite, and models whose tangent kernel does not
+    exist, is zero or is not finite.
     """
     rate = LearningRate.parse(learning_rate)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
@@ -115,8 +116,11 @@ def gradient_descent(
         residual = _residual(linearization.outputs, targets)
         loss = residual.square().mean().item()
         m = residual.numel()
-        if iteration == 0 and rate.relative:
-            eta = rate.value * tangent.critical_learning_rate(linearization.kernel(), m)
+        if iteration == 0:
+            if rate.relative and math.isfinite(loss):
+                eta *= tangent.critical_learning_rate(linearization.kernel(), m)
+            if not math.isfinite(loss * eta):
+                raise ValueError("model: at initialisation its outputs are not finite, or its tangent kernel is zero")
         if not loss <= DIVERGED * max(record[0].loss if record else loss, 1.0):
             record.append(_diverged(iteration, loss, eta, time.perf_counter() - started))
             return History(record, True, top)
@@ -124,6 +128,8 @@ def gradient_descent(
         cotangent = residual * (-2 * eta / m) if iteration < steps else None
         kernel, _ = linearization.kernel_and_vjp(cotangent, add_to=parameters)
         if not torch.isfinite(kernel).all():
+            if not record:
+                raise ValueError("model: at initialisation its tangent kernel is not finite")
             record.append(_diverged(iteration, loss, eta, time.perf_counter() - started))
             return History(record, True, top)
         eigenvalues, eigenvectors = tangent.spectrum(kernel)

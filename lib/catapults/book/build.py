@@ -1,17 +1,20 @@
 """Build the book: execute what is not cached, stage, render, and put the new pages in the place of the old ones."""
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 from . import runs as runs_file
 from .execute import Result, execute
 from .runs import Run
-from .stage import stage, verdicts
+from .stage import StageError, stage, verdicts
 
 
 class BuildError(Exception):
@@ -29,9 +32,19 @@ def build(root: Path, output: Path, preset: str, say: Callable[[str], None], for
     failure: the run's page says so.
     """
     runs = runs_file.load(root / "chapters")
+    with _alone(output, say):
+        return _build(root, output, runs, preset, say, force)
+
+
+def _build(
+    root: Path, output: Path, runs: Mapping[str, Run], preset: str, say: Callable[[str], None], force: bool
+) -> Path:
     results = {name: _execute(run, preset, output / "runs", say, force) for name, run in runs.items()}
-    stage(root, output / "stage", runs, results, preset)
     problems = [f"run {name!r} failed:\n{result.failure}" for name, result in results.items() if result.failure]
+    try:
+        stage(root, output / "stage", runs, results, preset)
+    except StageError as error:
+        raise BuildError("\n\n".join([*problems, str(error)])) from None
 
     html = output / "html"
     digest = _digest(output / "stage")
@@ -86,8 +99,23 @@ def _render(output: Path, say: Callable[[str], None]) -> str:
     return result.stderr.strip() or result.stdout.strip() or f"exit status {result.returncode}"
 
 
+@contextmanager
+def _alone(output: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Wait until no other build writes to the same folder."""
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another build in {output}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _digest(folder: Path) -> str:
-    digest = hashlib.sha256()
+    """Of everything that the pages depend on: what was staged, and what renders it."""
+    renderers = {name: version(name) for name in ("sphinx", "jupyter-book", "myst-nb", "sphinx-book-theme")}
+    digest = hashlib.sha256(repr(renderers).encode())
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

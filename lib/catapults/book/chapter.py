@@ -95,21 +95,27 @@ class Chapter:
         values: dict[str, Any] = {}
         for assignment in assignments:
             name, equals, text = assignment.partition("=")
+            name = name.strip()
             if not equals:
                 raise ParameterError(f"-p {assignment}: allowed is -p name=value")
-            values[name.strip()] = self.parameters[name].read(text) if name in self.parameters else text
+            values[name] = self.parameters[name].read(text) if name in self.parameters else text
         return values
 
 
 def _declared(source: str, path: Path) -> dict[str, Parameter]:
     lines = source.splitlines()
     parameters = {}
-    for node in ast.parse(source).body:
-        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
-            raise ChapterError(
-                f"{path}: parameters cell, line {node.lineno}: allowed is `name: type = default  # meaning`"
-            )
-        _, _, meaning = lines[node.end_lineno - 1][node.end_col_offset :].partition("#")
-        name = node.target.id
-        parameters[name] = Parameter(name, ast.unparse(node.annotation), ast.literal_eval(node.value), meaning.strip())
+    try:
+        nodes = ast.parse(source).body
+    except SyntaxError as error:
+        raise ChapterError(f"{path}: parameters cell: {error}") from None
+    for node in nodes:
+        try:
+            _, _, meaning = lines[node.end_lineno - 1][node.end_col_offset :].partition("#")
+            name, annotation = node.target.id, ast.unparse(node.annotation)
+            parameters[name] = Parameter(name, annotation, ast.literal_eval(node.value), meaning.strip())
+            parameters[name].type.validate_python(parameters[name].default)
+        except (AttributeError, NameError, TypeError, ValueError) as error:
+            form = "name: type = default  # meaning"
+            raise ChapterError(f"{path}: parameters cell, line {node.lineno}: allowed is `{form}` ({error})") from None
     return parameters

@@ -17,7 +17,7 @@ from .build import BuildError, build
 from .chapter import ChapterError
 from .execute import execute
 from .runs import PRESETS, RunsError
-from .stage import StageError, contents, pictures
+from .stage import contents, pictures
 
 app = typer.Typer(
     help="Build the book, run its chapters, get its data.",
@@ -58,6 +58,9 @@ def run_command(
     if run not in runs:
         raise ParameterError(f"run = {run!r}: allowed are {', '.join(runs)}")
     chapter = runs[run].chapter
+    for folder in (output and output.parent, figures):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
     values = chapter.resolve({**runs[run].settings[preset], **chapter.read(parameter)})
     result = execute(run, chapter, values, "own parameters" if parameter else preset, root / "_build" / "runs")
     if result.notebook is None:
@@ -66,7 +69,6 @@ def run_command(
         for claim in content["claims"].values():
             typer.echo(f"{claim['verdict']:>15}  {claim['statement']}: {claim['ours']}")
     if figures is not None:
-        figures.mkdir(parents=True, exist_ok=True)
         for figure in pictures(result.notebook):
             (figures / f"{figure.name}.svg").write_text(_opaque(figure.svg))
     path = result.path
@@ -86,7 +88,10 @@ def data_status() -> None:
 @data_app.command("fetch")
 def data_fetch(name: Annotated[str, typer.Argument(help="For example cifar-10.")]) -> None:
     """Get a data set now, so that later work needs no network."""
-    typer.echo(f"{name}: at {data.fetch(name)}")
+    try:
+        typer.echo(f"{name}: at {data.fetch(name)}")
+    except ValueError as error:
+        raise ParameterError(str(error)) from None
 
 
 def _opaque(svg: str) -> str:
@@ -112,7 +117,7 @@ def _root() -> Path:
 def main() -> None:
     try:
         app()
-    except (BuildError, ChapterError, ParameterError, RunsError, StageError, data.DataError, ValueError) as error:
+    except (BuildError, ChapterError, ParameterError, RunsError, data.DataError, OSError) as error:
         typer.echo(f"catapults: {error}", err=True)
         sys.exit(1)
 

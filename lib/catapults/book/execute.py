@@ -1,6 +1,7 @@
 """Executing a run once: the executed notebook is kept under a key of everything that it depends on."""
 
 import ast
+import copy
 import hashlib
 import importlib.metadata
 import json
@@ -40,23 +41,22 @@ def execute(
     Nothing is raised for what can happen to a run: missing data and every error of the notebook are in the result.
     """
     try:
-        data.fetch(parameters["dataset"])
-        identity = data.identity(parameters["dataset"])
+        task = chapter.experiment.from_namespace(dict(parameters)).task()
     except data.DataUnavailable as error:
         return Result(None, missing_data=str(error))
     except (data.DataError, ValueError) as error:
         return Result(None, failure=str(error))
-    path = store / f"{name}-{key(chapter, parameters, preset, identity)[:16]}.ipynb"
-    if path.exists() and not force:
-        return Result(nbformat.read(path, as_version=4), path, cached=True)
+    path = store / f"{name}-{key(chapter, parameters, preset, task.identity)[:16]}.ipynb"
+    if not force and (kept := _read(path)):
+        return Result(kept, path, cached=True)
 
-    store.mkdir(parents=True, exist_ok=True)
     running = path.with_suffix(f".{os.getpid()}.running")
     before = os.environ.get(provenance.PRESET)
     os.environ[provenance.PRESET] = preset
     try:
+        store.mkdir(parents=True, exist_ok=True)
         notebook = papermill.execute_notebook(
-            str(chapter.path),
+            copy.deepcopy(chapter.notebook),  # and not the file, which may have changed since the key was made
             None,
             dict(parameters),
             kernel_name="python3",
@@ -76,6 +76,14 @@ def execute(
     return Result(notebook, path)
 
 
+def _read(path: Path) -> nbformat.NotebookNode | None:
+    """A kept notebook; None where there is none, or none that can be read."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except (OSError, ValueError):
+        return None
+
+
 def key(chapter: Chapter, parameters: Mapping[str, Any], preset: str, data_identity: str) -> str:
     """Changes with everything that can change the executed notebook, and with nothing else of the project."""
     code = [cell.source for cell in chapter.notebook.cells if cell.cell_type == "code"]
@@ -93,27 +101,35 @@ def key(chapter: Chapter, parameters: Mapping[str, Any], preset: str, data_ident
 
 def library_files(code: Iterable[str]) -> list[Path]:
     """The library's modules that these pieces of code import, directly or through one another."""
+    everything = sorted(_PACKAGE.glob("*.py"))
     found: set[Path] = {_PACKAGE / "__init__.py"}
     waiting = [(source, True) for source in code]
     while waiting:
         source, from_outside = waiting.pop()
-        for module in _imported(source, from_outside):
-            path = _PACKAGE / f"{module}.py"
-            if path.exists() and path not in found:
+        try:
+            modules = _imported(source, from_outside)
+        except SyntaxError:  # there is no telling what it uses
+            return everything
+        if "catapults" in modules:
+            return everything
+        for path in (_PACKAGE / f"{module}.py" for module in modules):
+            if path in everything and path not in found:
                 found.add(path)
                 waiting.append((path.read_text(), False))
     return sorted(found)
 
 
 def _imported(source: str, from_outside: bool) -> set[str]:
-    """Names that may be modules of the library. IPython's magics are no imports and are left out."""
-    source = re.sub(r"^\s*[%!].*$", "", source, flags=re.MULTILINE)
+    """Names that may be modules of the library, ``catapults`` for all of it. IPython's line magics are left out."""
+    if source.startswith("%%"):
+        raise SyntaxError("a cell magic")
+    source = re.sub(r"^[%!].*$", "", source, flags=re.MULTILINE)
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name.removeprefix("catapults.") for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            inside = node.level > 0 if not from_outside else (node.module or "").split(".")[0] == "catapults"
+            inside = (node.level > 0 and not from_outside) or (node.module or "").split(".")[0] == "catapults"
             module = (node.module or "").removeprefix("catapults").removeprefix(".")
             if inside:
                 names |= {module} if module else {alias.name for alias in node.names}

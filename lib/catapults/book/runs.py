@@ -27,20 +27,35 @@ class _Entry(BaseModel):
     chapter: str
     title: str
     figures: list[str]
+    note: str = ""
     quoted: dict[str, float] = {}
     parameters: dict[str, Any] = {}
     smoke: dict[str, Any] = {}
     laptop: dict[str, Any] = {}
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a name that stands twice, of which YAML would drop the first without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := {str(name) for name in names if names.count(name) > 1}:
+            raise yaml.YAMLError(f"{', '.join(sorted(twice))}: stands twice{node.start_mark}; allowed is once")
+        return super().construct_mapping(node, deep)
+
+
 @dataclass(frozen=True)
 class Run:
-    """One page of the book: a chapter with parameters. ``settings`` are all parameters under each preset."""
+    """One page of the book: a chapter with parameters. ``settings`` are all parameters under each preset.
+
+    ``figures`` are the paper's figures that it corresponds to: none for a run of our own.
+    """
 
     name: str
     chapter: Chapter
     title: str
     figures: tuple[str, ...]
+    note: str
     settings: Mapping[str, Mapping[str, Any]]
 
     @property
@@ -66,7 +81,7 @@ def load(folder: Path) -> dict[str, Run]:
     """
     path = folder / "runs.yml"
     try:
-        entries = yaml.safe_load(path.read_text())
+        entries = yaml.load(path.read_text(), _UniqueKeys)
         parsed = {str(name): _Entry(**entry) for name, entry in entries.items()}
     except (OSError, yaml.YAMLError, ValidationError, TypeError, AttributeError) as error:
         raise RunsError(f"{path}: {error}") from None
@@ -85,7 +100,9 @@ def load(folder: Path) -> dict[str, Run]:
                 settings[preset] = chapter.resolve(given | {"quoted": quoted})
             except ParameterError as error:
                 problems += [f"{path}: run {name!r}, preset {preset!r}: {line}" for line in str(error).splitlines()]
-        runs[name] = Run(name, chapter, entry.title, tuple(entry.figures), settings)
+        runs[name] = Run(name, chapter, entry.title, tuple(entry.figures), entry.note, settings)
+    lacking = chapters.keys() - runs.keys()
+    problems += [f"{path}: chapter {name!r} has no run of its own name, its main page" for name in sorted(lacking)]
     if problems:
         raise RunsError("\n".join(problems))
     return runs

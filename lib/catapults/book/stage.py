@@ -130,15 +130,18 @@ def _box(run: Run, runs: Mapping[str, Run], preset: str) -> str:
             f"The chapter [](/chapters/{run.chapter.name}) explains what this page shows; it is the same notebook, "
             f"executed with {_values(changed)}."
         )
+    if run.note:
+        lines.append(run.note)
+    made = f"Made with the preset **{preset}**"
     departures = run.departures(preset)
-    lines.append(
-        f"Made with the preset **{preset}**, "
-        + (
-            f"which departs from the sizes that the paper states: {_values(departures, 'the paper: ')}."
-            if departures
-            else "which has the sizes that the paper states."
+    if not run.figures:
+        lines.append(f"{made}. The paper has no such run.")
+    elif departures:
+        lines.append(
+            f"{made}, which departs from the sizes that the paper states: {_values(departures, 'the paper: ')}."
         )
-    )
+    else:
+        lines.append(f"{made}, which has the sizes that the paper states.")
     if run.figures:
         lines.append(f"In the paper: figures {', '.join(run.figures)}.")
     return ":::{note}\n:class: preset\n" + "\n\n".join(lines) + "\n:::"
@@ -177,7 +180,12 @@ def summary(runs: Mapping[str, Run], results: Mapping[str, Result], preset: str)
         result = results[name]
         if result.notebook is None:
             rows.append(
-                (f"[](/chapters/{name})", ", ".join(run.figures), "not run" if result.missing_data else "failed", "–")
+                (
+                    f"[](/chapters/{name})",
+                    ", ".join(run.figures) or "–",
+                    "not run" if result.missing_data else "failed",
+                    "–",
+                )
             )
             continue
         count = verdicts(result.notebook)
@@ -185,7 +193,7 @@ def summary(runs: Mapping[str, Run], results: Mapping[str, Result], preset: str)
         rows.append(
             (
                 f"[](/chapters/{name})",
-                ", ".join(run.figures),
+                ", ".join(run.figures) or "–",
                 ", ".join(f"{number} {verdict}" for verdict, number in count.items() if number),
                 ", ".join(f"{fact['run time']} on {fact['device']}" for fact in facts),
             )
@@ -200,7 +208,7 @@ def _table_of_presets(runs: Mapping[str, Run]) -> str:
         return ", ".join(f"`{n} = {ours!r}`" for n, (ours, _) in run.departures(preset).items()) or "the paper's sizes"
 
     rows = [
-        (f"`{name}`", ", ".join(run.figures), changes(run, "laptop"), changes(run, "smoke"))
+        (f"`{name}`", ", ".join(run.figures) or "–", changes(run, "laptop"), changes(run, "smoke"))
         for name, run in runs.items()
     ]
     return table(("run", "the paper's figures", "`laptop`", "`smoke`"), rows)
