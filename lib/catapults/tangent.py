@@ -194,20 +194,20 @@ class Linearization:
         """K = J J^T."""
         return self.kernel_and_vjp(None)[0]
 
-    def vjp(self, cotangent: Float[Tensor, "n ..."]) -> dict[str, Tensor]:
-        """J^T v by parameter name; with ``v = 2 (f - y) / n`` the gradient of the loss of eq. (1)."""
-        flat = self._flat(cotangent)
-        with full_precision(), torch.no_grad():
-            return {name: g for part in self.parts for name, g in part.vjp(flat, None).items()}
-
-    def kernel_and_vjp(
-        self, cotangent: Float[Tensor, "n ..."] | None, add_to: dict[str, Tensor] | None = None
-    ) -> tuple[Float[Tensor, "nc nc"], dict[str, Tensor]]:
-        """Both together, at little more than the cost of one.
+    def vjp(self, cotangent: Float[Tensor, "n ..."], add_to: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """J^T v by parameter name; with ``v = 2 (f - y) / n`` the gradient of the loss of eq. (1).
 
         Where ``add_to`` names a tensor for every parameter, J^T v is added to these in place and they are returned:
         handing in the parameters themselves with ``v = -2 eta (f - y) / n`` makes a step of gradient descent.
         """
+        flat = self._flat(cotangent)
+        with full_precision(), torch.no_grad():
+            return {name: g for part in self.parts for name, g in part.vjp(flat, add_to).items()}
+
+    def kernel_and_vjp(
+        self, cotangent: Float[Tensor, "n ..."] | None, add_to: dict[str, Tensor] | None = None
+    ) -> tuple[Float[Tensor, "nc nc"], dict[str, Tensor]]:
+        """:meth:`kernel` and :meth:`vjp` together, at little more than the cost of one."""
         flat = None if cotangent is None else self._flat(cotangent)
         kernel, gradient = 0, {}
         with full_precision(), torch.no_grad():

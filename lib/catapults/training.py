@@ -110,15 +110,17 @@ def gradient_descent(
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     record: list[Step] = []
     eta = rate.value
-    for iteration in tqdm(range(steps + 1), desc="gradient descent", disable=not progress, leave=False):
+    for iteration in tqdm(range(steps + 1), desc="gradient descent", disable=None if progress else True, leave=False):
         started = time.perf_counter()
         linearization = tangent.linearize(model, inputs, layers)
         residual = _residual(linearization.outputs, targets)
         loss = residual.square().mean().item()
         m = residual.numel()
+        kernel = None
         if iteration == 0:
-            if rate.relative and math.isfinite(loss):
-                eta *= tangent.critical_learning_rate(linearization.kernel(), m)
+            if rate.relative and math.isfinite(loss):  # the rate comes from the kernel, the step from the rate
+                kernel = linearization.kernel()
+                eta *= tangent.critical_learning_rate(kernel, m)
             if not math.isfinite(loss * eta):
                 raise ValueError("model: at initialisation its outputs are not finite, or its tangent kernel is zero")
         if not loss <= DIVERGED * max(record[0].loss if record else loss, 1.0):
@@ -126,7 +128,10 @@ def gradient_descent(
             return History(record, True, top)
 
         cotangent = residual * (-2 * eta / m) if iteration < steps else None
-        kernel, _ = linearization.kernel_and_vjp(cotangent, add_to=parameters)
+        if kernel is None:
+            kernel, _ = linearization.kernel_and_vjp(cotangent, add_to=parameters)
+        else:
+            linearization.vjp(cotangent, add_to=parameters)
         if not torch.isfinite(kernel).all():
             if not record:
                 raise ValueError("model: at initialisation its tangent kernel is not finite")
