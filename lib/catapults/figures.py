@@ -42,7 +42,7 @@ def loss_curve(run: GDRun) -> Figure:
         _draw_loss(figure.subplots(), run)
     return save(
         f"Training loss under gradient descent at {number(run.learning_rate / run.critical_learning_rate)} times the "
-        f"critical learning rate (the paper's Fig. 2). {_SHADED.format(run.threshold)}",
+        f"critical learning rate (as the paper's Fig. 2). {_SHADED.format(run.threshold)}",
         f"Line plot, logarithmic loss axis. {_course(run)} {_when_unstable(run)}",
     )
 
@@ -62,7 +62,7 @@ def loss_and_norm(run: GDRun) -> Figure:
         below.set(ylabel="norm ‖K‖", xlabel="iteration")
         _finish(below, run)
     return save(
-        "Training loss and spectral norm of the tangent kernel (the paper's Fig. 13). Where ‖K‖ is above the dotted "
+        "Training loss and spectral norm of the tangent kernel (as the paper's Fig. 13). Where ‖K‖ is above the dotted "
         f"line {line}, the learning rate exceeds the critical one. {_SHADED.format(run.threshold)}",
         f"Two line plots over the iterations, logarithmic axes. {_course(run)} The norm of the kernel starts at "
         f"{number(norm[0])}, is at most {number(norm.max())} and at least {number(norm.min())}, and ends at "
@@ -84,7 +84,7 @@ def loss_split(run: GDRun) -> Figure:
         _finish(axes, run)
     return save(
         f"The training loss (wide grey line) and its two parts: in the top-{s} eigenspace of the tangent kernel "
-        f"(solid) and in the rest (dashed) (the paper's Fig. 3). {_SHADED.format(run.threshold)}",
+        f"(solid) and in the rest (dashed) (as the paper's Fig. 3). {_SHADED.format(run.threshold)}",
         f"Three lines over the iterations, logarithmic loss axis. {_course(run)} The part in the top-{s} eigenspace "
         f"goes from {number(top[0])} to at most {number(top.max())} and ends at {number(top[-1])}; the rest goes from "
         f"{number(rest[0])} to at most {number(rest.max())} and ends at {number(rest[-1])}.",
