@@ -271,13 +271,18 @@ class TestFailures:
 def test_an_interrupted_build_loses_no_finished_run(tmp_path, how):
     root = project(tmp_path, {"first": notebook("width"), "slow": notebook("import time; time.sleep(600)")})
     command = [sys.executable, "-m", "catapults.book.cli", "build", "--preset", "smoke"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has it ignored
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        for line in process.stdout:
-            if line.startswith("slow: executing"):
-                break
-        time.sleep(1)
-        process.send_signal(how)
-        process.wait(timeout=60)
+        signal.signal(signal.SIGINT, before)
+        try:
+            for line in process.stdout:
+                if line.startswith("slow: executing"):
+                    break
+            time.sleep(1)
+            process.send_signal(how)
+            process.wait(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode != 0
     (kept,) = (root / "_build" / "runs").glob("*.ipynb")
     assert kept.name.startswith("first-")
