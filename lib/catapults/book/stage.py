@@ -58,7 +58,7 @@ def page_of(run: Run, executed: nbformat.NotebookNode, runs: Mapping[str, Run], 
         and (run.is_main or "main-page" not in cell.metadata.get("tags", []))
     ]
     if not run.is_main:
-        cells = [new_markdown_cell("")] + cells
+        cells = [new_markdown_cell("", id="title")] + cells
     cells[0].source = re.sub(r"^# .*$", "", cells[0].source, count=1, flags=re.MULTILINE).strip()
     cells[0].source = f"# {run.title}\n\n{_box(run, runs, preset)}\n\n{cells[0].source}".strip()
     for cell in cells:
