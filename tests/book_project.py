@@ -28,22 +28,27 @@ device: str = "cpu"  # where
 quoted: dict = {}  # by the paper
 """
 
-RUN = "run = experiments.GDCatapult.from_namespace(globals()).run()"
+EXPERIMENT = "from catapults.experiments.gd_catapult import GDCatapult"
+IMPORTS = f"""
+from catapults.claims.gd_catapult import claims
+{EXPERIMENT}
+from catapults.figures import gd_catapult as figures
+"""
+
+RUN = "run = GDCatapult.from_namespace(globals()).run()"
 
 
-def notebook(
-    *cells: str, parameters: str = PARAMETERS, imports: str = "claims, experiments, figures"
-) -> nbformat.NotebookNode:
+def notebook(*cells: str, parameters: str = PARAMETERS, imports: str = IMPORTS) -> nbformat.NotebookNode:
     """A chapter with these code cells after the parameters cell."""
     result = new_notebook(
         cells=[
             new_markdown_cell("# A title"),
-            new_code_cell(f"from typing import Optional, Union\n\nfrom catapults import {imports}"),
+            new_code_cell(f"from typing import Optional, Union\n\n{imports.strip()}"),
             new_code_cell(parameters.strip(), metadata={"tags": ["parameters"]}),
             *(new_code_cell(cell) for cell in cells),
         ],
         metadata={
-            "catapults": {"experiment": "GDCatapult"},
+            "catapults": {"experiment": "gd_catapult.GDCatapult"},
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         },
     )

@@ -1,6 +1,10 @@
 """The shapes and types in the library's annotations are checked in every test."""
 
+import functools
+import http.server
 import os
+import threading
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -8,7 +12,9 @@ import torch
 
 HOOK = jaxtyping.install_import_hook("catapults", "beartype.beartype")
 
-from catapults import data  # noqa: E402  (after the hook)
+from catapults import data, sources  # noqa: E402  (after the hook)
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 def missing(what: str) -> None:
@@ -25,6 +31,37 @@ def cifar10():
         return data.fetch("cifar-10")
     except data.DataUnavailable as error:
         missing(str(error))
+
+
+@pytest.fixture
+def svhn(monkeypatch):
+    """SVHN from CATAPULTS_DATA, else from ../shared/data, else through the ways that any user has."""
+
+    def holds_it(folder: Path | None) -> bool:
+        return folder is not None and any((folder / file).exists() for file in data.DATASETS["svhn"].files)
+
+    if not holds_it(sources.data_folder()) and holds_it(SHARED):
+        monkeypatch.setenv("CATAPULTS_DATA", str(SHARED))
+    try:
+        return data.fetch("svhn")
+    except data.DataUnavailable as error:
+        missing(str(error))
+
+
+@pytest.fixture
+def web(tmp_path):
+    """A folder, and the address at which a local server offers its files."""
+    (tmp_path / "web").mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Quiet, directory=tmp_path / "web")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
+        yield tmp_path / "web", f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from book_project import RUN, notebook, project
+from book_project import EXPERIMENT, RUN, notebook, project
 from catapults import data
 from catapults.book import execute as execution
 from catapults.book.build import BuildError, build
@@ -36,7 +36,7 @@ def executed(lines: list[str]) -> set[str]:
 
 @pytest.fixture(scope="class")
 def root(tmp_path_factory):
-    chapters = {"one": notebook(RUN, SHOW, "claims.gd_catapult(run, quoted)"), "two": notebook("width")}
+    chapters = {"one": notebook(RUN, SHOW, "claims(run, quoted)"), "two": notebook("width")}
     folder = project(tmp_path_factory.mktemp("book"), chapters)
     assert executed(said(folder)) == {"one", "two"}
     return folder
@@ -118,33 +118,70 @@ class TestTheKey:
         shutil.copytree(Path(data.__file__).parent, package)
         monkeypatch.setattr(execution, "_PACKAGE", package)
         values = chapter.resolve({})
-        for module, depends in (("tangent", True), ("claims", True), ("book/stage", False), ("provenance", False)):
+        (package / "experiments" / "other.py").write_text("from .. import sources\n")
+        needed = ["tangent", "claims/__init__", "claims/base", "claims/gd_catapult", "experiments/base", "figures/base"]
+        for module in [*needed, "experiments/other", "book/stage", "provenance"]:
+            depends = module in needed
             before = key(chapter, values, "smoke", "data")
             path = package / f"{module}.py"
             path.write_text(path.read_text() + "\n# changed\n")
             assert (key(chapter, values, "smoke", "data") != before) is depends, module
 
     def test_imports_are_followed(self):
-        def names(code):
-            return {path.stem for path in library_files([code])}
+        package = Path(data.__file__).parent
 
-        assert names("import torch") == {"__init__"}
+        def names(code):
+            return {path.relative_to(package).with_suffix("").as_posix() for path in library_files([code])}
+
+        assert names("import torch") == names("from . import tangent") == {"__init__"}
+        assert names("import catapults_of_others") == names("from catapults.book import stage") == {"__init__"}
         assert names("from catapults import models") == {"__init__", "models"}
         assert names("%matplotlib inline\nimport catapults.hessian") >= {"hessian", "tangent", "models"}
         assert "training" not in names("from catapults.tangent import tangent_kernel")
-        everything = {path.stem for path in Path(data.__file__).parent.glob("*.py")}
+        everything = {
+            path.relative_to(package).with_suffix("").as_posix()
+            for path in [*package.glob("*.py"), *package.glob("*/*.py")]
+            if path.parent.name != "book"
+        }
         assert names("import catapults") == names("%%bash\nls") == names("from catapults import book.") == everything
+
+    @pytest.mark.parametrize(
+        "code",
+        [
+            "from catapults.experiments.gd_catapult import GDCatapult",
+            "from catapults.experiments import gd_catapult as experiment",
+            "import catapults.experiments.gd_catapult",
+        ],
+    )
+    def test_imports_are_followed_into_packages_but_not_to_siblings(self, code, tmp_path, monkeypatch):
+        files = {
+            "__init__": "",
+            "models": "",
+            "training": "",
+            "experiments/__init__": "from .base import Experiment",
+            "experiments/base": "from .. import models",
+            "experiments/gd_catapult": "from ..training import History\nfrom . import base",
+            "experiments/other": "from .gd_catapult import GDCatapult",
+            "book/__init__": "",
+        }
+        for name, source in files.items():
+            path = tmp_path / f"{name}.py"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(source)
+        monkeypatch.setattr(execution, "_PACKAGE", tmp_path)
+        found = {path.relative_to(tmp_path).with_suffix("").as_posix() for path in library_files([code])}
+        assert found == files.keys() - {"experiments/other", "book/__init__"}
 
 
 def test_a_change_of_the_library_executes_the_runs_that_import_it(tmp_path, monkeypatch):
     package = tmp_path / "catapults"
     shutil.copytree(Path(data.__file__).parent, package)
     monkeypatch.setattr(execution, "_PACKAGE", package)
-    chapters = {"drawing": notebook(RUN, SHOW), "plain": notebook(RUN, imports="experiments")}
+    chapters = {"drawing": notebook(RUN, SHOW), "plain": notebook(RUN, imports=EXPERIMENT)}
     (tmp_path / "book").mkdir()
     root = project(tmp_path / "book", chapters)
     said(root)
-    for module, dependent in (("figures", {"drawing"}), ("training", {"drawing", "plain"}), ("book/cli", set())):
+    for module, dependent in (("figures/base", {"drawing"}), ("training", {"drawing", "plain"}), ("book/cli", set())):
         path = package / f"{module}.py"
         path.write_text(path.read_text() + "\n# changed\n")
         assert executed(said(root)) == dependent, module
@@ -206,7 +243,7 @@ class TestFailures:
 
     def test_a_claim_that_does_not_hold_is_a_result(self, tmp_path):
         calm = {"one": {"parameters": {"learning_rate": "0.5 eta_crit"}}}
-        root = project(tmp_path, {"one": notebook(RUN, "claims.gd_catapult(run, quoted)")}, calm)
+        root = project(tmp_path, {"one": notebook(RUN, "claims(run, quoted)")}, calm)
         assert any("not reproduced" in line for line in said(root))
         assert "not reproduced" in (root / "_build" / "html" / "chapters" / "one.html").read_text()
 
@@ -291,7 +328,7 @@ def test_an_interrupted_build_loses_no_finished_run(tmp_path, how):
 
 
 def test_results_carry_what_the_book_needs(tmp_path):
-    root = project(tmp_path, {"one": notebook(RUN, SHOW, "claims.gd_catapult(run, quoted)")})
+    root = project(tmp_path, {"one": notebook(RUN, SHOW, "claims(run, quoted)")})
     chapter = Chapter.load(root / "chapters" / "one.ipynb")
     result = execute("one", chapter, chapter.resolve({}), "smoke", tmp_path / "runs")
     assert not result.cached and result.path.exists()

@@ -7,7 +7,8 @@ from book_project import PARAMETERS, ROOT, notebook, project
 from catapults.book import runs
 from catapults.book.chapter import Chapter, ChapterError
 from catapults.book.runs import RunsError
-from catapults.experiments import GDCatapult, ParameterError
+from catapults.experiments import ParameterError
+from catapults.experiments.gd_catapult import GDCatapult
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_a_wrong_type_from_python(chapter):
     "change, message",
     [
         (lambda nb: nb.cells[2].metadata.clear(), "has 0 cells tagged 'parameters'"),
-        (lambda nb: nb.metadata.clear(), "its metadata names no experiment"),
+        (lambda nb: nb.metadata.clear(), "its metadata names no experiment, but None; allowed is module.Class"),
         (
             lambda nb: nb.cells[2].update(source="width = 3"),
             "parameters cell, line 1: allowed is `name: type = default",
@@ -87,6 +88,27 @@ def test_a_wrong_type_from_python(chapter):
 def test_notebooks_that_are_no_chapters(tmp_path, change, message):
     broken = notebook()
     change(broken)
+    nbformat.write(broken, tmp_path / "broken.ipynb")
+    with pytest.raises(ChapterError, match=message):
+        Chapter.load(tmp_path / "broken.ipynb")
+
+
+@pytest.mark.parametrize(
+    "stated, message",
+    [
+        ("GDCatapult", "No module named 'catapults.experiments.GDCatapult'"),
+        ("gd_catapul.GDCatapult", "No module named 'catapults.experiments.gd_catapul'"),
+        ("gd_catapult", "the module has no experiment ''"),
+        ("gd_catapult.Missing", "the module has no experiment 'Missing'"),
+        ("gd_catapult.GDRun", "the module has no experiment 'GDRun'"),
+        (".GDCatapult", "names no experiment, but '.GDCatapult'"),
+        ("gd_catapult.GDCatapult.run", "the module has no experiment 'GDCatapult.run'"),
+        (3, "names no experiment, but 3"),
+    ],
+)
+def test_metadata_that_name_no_experiment(tmp_path, stated, message):
+    broken = notebook()
+    broken.metadata["catapults"]["experiment"] = stated
     nbformat.write(broken, tmp_path / "broken.ipynb")
     with pytest.raises(ChapterError, match=message):
         Chapter.load(tmp_path / "broken.ipynb")

@@ -20,7 +20,7 @@ def catapults(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
 def root(tmp_path_factory):
     return project(
         tmp_path_factory.mktemp("cli"),
-        {"small": notebook(RUN, "figures.loss_split(run)", "claims.gd_catapult(run, quoted)")},
+        {"small": notebook(RUN, "figures.loss_split(run)", "claims(run, quoted)")},
     )
 
 

@@ -5,11 +5,10 @@ import pytest
 import torch
 from catapults import data
 from catapults.synthetic import SYNTHETIC
+from conftest import SHARED
 from hypothesis import given
 from hypothesis import strategies as st
 from samples import empty_folders, few_examples, images, own, rows, same
-
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture
@@ -60,7 +59,7 @@ def test_seeds_differ():
         (("cifar-10:7,7", 1), "two or more different classes"),
         (("cifar-10:cat,dog", 1), "allowed are NAME and NAME:CLASS,CLASS"),
         (("../secret", 1), "allowed are NAME and NAME:CLASS,CLASS"),
-        (("", 1), "one of rank-2, rank-3, rank-4, full-rank, sphere, cifar-10, cifar-2"),
+        (("", 1), "one of rank-2, rank-3, rank-4, full-rank, sphere, cifar-10, svhn, cifar-2, svhn-2"),
     ],
 )
 def test_invalid_parameters_are_named(no_type_checks, arguments, message):
@@ -112,7 +111,7 @@ def test_names_without_their_files(folder, monkeypatch):
     assert [name for name in data.available_names() if data.is_synthetic(name)] == list(SYNTHETIC)
     for name, outputs in {
         "rank-3": 1, "sphere": 1, "cifar-2": 1, "cifar-10": 10, "cifar-10:0,1": 1, "cifar-10:4,2,9": 3,
-        "mine": None, "mine:1,3": 1, "mine:1,3,0": 3,
+        "svhn": 10, "svhn-2": 1, "mine": None, "mine:1,3": 1, "mine:1,3,0": 3,
     }.items():  # fmt: skip
         assert data.n_outputs(name) == outputs
     for function in (data.is_synthetic, data.n_outputs):

@@ -1,10 +1,8 @@
 import errno
 import hashlib
-import http.server
 import os
 import shutil
 import sys
-import threading
 from functools import partial
 from pathlib import Path
 
@@ -186,24 +184,14 @@ def test_cache_that_cannot_be_made(toy, monkeypatch):
         assert len(data.load("toy", 5).train) == 5
 
 
-def test_download_is_checked(tmp_path):
+def test_download_is_checked(web, tmp_path):
+    offered, address = web
     content = b"a data set"
-    (tmp_path / "web").mkdir()
-    (tmp_path / "web" / "set.bin").write_bytes(content)
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    handler = partial(Quiet, directory=tmp_path / "web")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/set.bin"
-        path = sources.download(url, hashlib.sha256(content).hexdigest(), tmp_path / "right")
-        assert path.read_bytes() == content
-        with pytest.raises(ValueError, match="hash"):
-            sources.download(url, "0" * 64, tmp_path / "wrong")
-        server.shutdown()
+    (offered / "set.bin").write_bytes(content)
+    path = sources.download(f"{address}/set.bin", hashlib.sha256(content).hexdigest(), tmp_path / "right")
+    assert path.read_bytes() == content
+    with pytest.raises(ValueError, match="hash"):
+        sources.download(f"{address}/set.bin", "0" * 64, tmp_path / "wrong")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="npm is stood in for by a shell script")

@@ -14,6 +14,7 @@ from torch import Tensor
 from . import sources
 from .cifar10 import CIFAR_10
 from .sources import DataCorrupt, DataError, Dataset, DatasetStatus, DataUnavailable, Found, Pool
+from .svhn import SVHN
 from .synthetic import SYNTHETIC
 
 __all__ = [
@@ -35,8 +36,8 @@ __all__ = [
     "status",
 ]
 
-DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in (CIFAR_10,)}
-ALIASES = {"cifar-2": "cifar-10:7,9"}
+DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in (CIFAR_10, SVHN)}
+ALIASES = {"cifar-2": "cifar-10:7,9", "svhn-2": "svhn:0,2"}
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,10 @@ def load(
     - ``sphere`` (Fig. 5): x uniform on the unit sphere of R^d and y = 1, no noise; of the first training
       sample both x and y are doubled. f*(x) = ||x|| is the simplest function with these targets; its
       gradients are given, and its EGOP under the uniform distribution;
-    - ``cifar-10``, or any other ``NAME`` read from ``NAME.npz`` in the folder ``CATAPULTS_DATA``
-      (:func:`catapults.sources.read_npz`);
-    - ``NAME:7,9``: its images of the classes listed, in that order. ``cifar-2`` is ``cifar-10:7,9``.
+    - ``cifar-10``; ``svhn``, its cropped digits, all or a known part of them (:mod:`catapults.svhn`); or any other
+      ``NAME`` read from ``NAME.npz`` in the folder ``CATAPULTS_DATA`` (:func:`catapults.sources.read_npz`);
+    - ``NAME:7,9``: its images of the classes listed, in that order. ``cifar-2`` is ``cifar-10:7,9``, ``svhn-2``
+      is ``svhn:0,2``.
 
     Real images are drawn without replacement: training and validation images from the training pool, test
     images from the test pool, or all three from the one pool of a data set without test images. The training
@@ -132,7 +134,8 @@ def identity(name: str) -> str:
     """The content hash of a whole data set, whatever the classes and sizes drawn from it: for keys of caches.
 
     A recorded hash is returned unread, as every load is checked against it; a synthetic task has a constant
-    that names it. Raises as :func:`fetch` for other data sets.
+    that names it. Any other data set is obtained, which raises as :func:`fetch`: of ``svhn`` the identity says
+    which version is here.
     """
     base, _ = _parse(name)
     if base in SYNTHETIC:
@@ -276,7 +279,7 @@ def _real_task(
         order = np.random.default_rng([seed, stream]).permutation(order)
         for chosen in np.split(order, np.cumsum(parts))[:-1]:
             splits.append(_real_split(pool, chosen, classes, labels, image_size))
-    source = f"{found.dataset.title}, classes {', '.join(map(str, classes))}, {origin}, seed {seed}."
+    source = f"{found.title}, classes {', '.join(map(str, classes))}, {origin}, seed {seed}."
     return Task(name, *splits, egop=None, source=source, identity=found.identity)
 
 

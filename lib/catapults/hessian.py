@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .tangent import full_precision, linearize, spectrum
+from .eigenspace import top_eigenpairs
+from .tangent import Linearization, full_precision, linearize
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,17 @@ class TopEigenpair:
     products: int
 
 
-def critical_learning_rate(model: nn.Module, inputs: Float[Tensor, "n ..."], targets: Float[Tensor, "n ..."]) -> float:
-    """``2 / lambda_max(H)`` of the MSE at the model's weights (section 2); infinite where no curvature is positive."""
-    value = top_eigenpair(model, inputs, targets).value
+def critical_learning_rate(
+    model: nn.Module,
+    inputs: Float[Tensor, "n ..."],
+    targets: Float[Tensor, "n ..."],
+    start: Float[Tensor, " p"] | None = None,
+) -> float:
+    """``2 / lambda_max(H)`` of the MSE at the model's weights (section 2); infinite where no curvature is positive.
+
+    ``start`` and the errors are those of :func:`top_eigenpair`.
+    """
+    value = top_eigenpair(model, inputs, targets, start).value
     return 2 / value if value > 0 else math.inf
 
 
@@ -40,14 +49,16 @@ def top_eigenpair(
 ) -> TopEigenpair:
     """Largest eigenvalue of the Hessian of ``mean((f - y)^2)`` over the trainable parameters, by Lanczos iteration.
 
-    ``start`` is any vector of all parameters flattened: the previous eigenvector along a run, or (default) ``J^T u_1``.
+    ``start`` is any vector of all parameters flattened, by default :func:`kernel_direction` of the top eigenvector.
     The iteration stops when an eigenvalue lies within ``tolerance``, relatively, of the estimate.
 
     Raises ``ValueError`` for a start of another size or with entries that are not finite, and ``RuntimeError`` when
     ``max_products`` do not suffice.
     """
     if start is None:
-        start = _top_kernel_direction(model, inputs)
+        linearization = linearize(model, inputs)
+        kernel = linearization.kernel() if linearization.kernel_fits() else linearization
+        start = kernel_direction(model, linearization, top_eigenpairs(kernel, 1).vectors[:, -1])
     parameters = [p for p in model.parameters() if p.requires_grad]
     size = sum(p.numel() for p in parameters)
     if start.shape != (size,):
@@ -97,10 +108,9 @@ def _tridiagonal(diagonal: list[float], off_diagonal: list[float]) -> Float[Tens
     return torch.diag(torch.tensor(diagonal, dtype=torch.float64)) + torch.diag(off, 1) + torch.diag(off, -1)
 
 
-def _top_kernel_direction(model: nn.Module, inputs: Tensor) -> Float[Tensor, " p"]:
-    """``J^T u_1``, the eigenvector of J^T J that belongs to the kernel's largest eigenvalue."""
-    linearization = linearize(model, inputs)
-    top = spectrum(linearization.kernel())[1][:, -1]
-    direction = linearization.vjp(top.view_as(linearization.outputs))
-    names = [name for name, p in model.named_parameters() if p.requires_grad]
-    return torch.cat([direction[name].flatten() for name in names])
+def kernel_direction(
+    model: nn.Module, linearization: Linearization, eigenvector: Float[Tensor, " nc"]
+) -> Float[Tensor, " p"]:
+    """``J^T u``, the eigenvector of J^T J that belongs to the kernel's eigenvector u, all parameters flattened."""
+    direction = linearization.vjp(eigenvector.view_as(linearization.outputs))
+    return torch.cat([direction[name].flatten() for name, p in model.named_parameters() if p.requires_grad])

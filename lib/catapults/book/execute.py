@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def key(chapter: Chapter, parameters: Mapping[str, Any], preset: str, data_ident
         "notebook": [(c.cell_type, c.source, dict(c.metadata)) for c in chapter.notebook.cells],
         "parameters": dict(parameters),
         "preset": preset,
-        "library": {p.name: _sha256(p) for p in library_files(code)},
+        "library": {p.relative_to(_PACKAGE).as_posix(): _sha256(p) for p in library_files(code)},
         "data": data_identity,
         "dependencies": _dependencies(),
         "device": provenance.device_name(str(models.device(parameters["device"]))),
@@ -100,40 +100,50 @@ def key(chapter: Chapter, parameters: Mapping[str, Any], preset: str, data_ident
 
 
 def library_files(code: Iterable[str]) -> list[Path]:
-    """The library's modules that these pieces of code import, directly or through one another."""
-    everything = sorted(_PACKAGE.glob("*.py"))
-    found: set[Path] = {_PACKAGE / "__init__.py"}
-    waiting = [(source, True) for source in code]
+    """The library's modules outside of book/ that these pieces of code import, directly or through one another."""
+    everything = [path for path in sorted(_PACKAGE.rglob("*.py")) if path.relative_to(_PACKAGE).parts[0] != "book"]
+    found = {_PACKAGE / "__init__.py"}
+    waiting = [(source, None) for source in code] + [(path.read_text(), path) for path in found]
     while waiting:
-        source, from_outside = waiting.pop()
+        source, path = waiting.pop()
         try:
-            modules = _imported(source, from_outside)
+            names = _imported(source, path)
         except SyntaxError:  # there is no telling what it uses
             return everything
-        if "catapults" in modules:
+        if "catapults" in names:
             return everything
-        for path in (_PACKAGE / f"{module}.py" for module in modules):
-            if path in everything and path not in found:
-                found.add(path)
-                waiting.append((path.read_text(), False))
+        for path in {path for name in names for path in _passed(name)}.intersection(everything) - found:
+            found.add(path)
+            waiting.append((path.read_text(), path))
     return sorted(found)
 
 
-def _imported(source: str, from_outside: bool) -> set[str]:
-    """Names that may be modules of the library, ``catapults`` for all of it. IPython's line magics are left out."""
+def _imported(source: str, path: Path | None) -> set[str]:
+    """Dotted names that may be modules of the library or something in one, ``catapults`` for all of it.
+
+    ``path`` is the library's file that the source is of. IPython's line magics are left out. Raises SyntaxError.
+    """
     if source.startswith("%%"):
         raise SyntaxError("a cell magic")
     source = re.sub(r"^[%!].*$", "", source, flags=re.MULTILINE)
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names |= {alias.name.removeprefix("catapults.") for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            inside = (node.level > 0 and not from_outside) or (node.module or "").split(".")[0] == "catapults"
-            module = (node.module or "").removeprefix("catapults").removeprefix(".")
-            if inside:
-                names |= {module} if module else {alias.name for alias in node.names}
-    return {name.split(".")[0] for name in names}
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.level == 0 or path):
+            start = ["catapults", *path.parent.relative_to(_PACKAGE).parts] if node.level else []
+            parts = start[: len(start) + 1 - node.level] + ([node.module] if node.module else [])
+            names |= {".".join([*parts, alias.name]) for alias in node.names}
+    return {name for name in names if name.split(".")[0] == "catapults"}
+
+
+def _passed(name: str) -> Iterator[Path]:
+    """The files that importing a dotted name would execute, if they exist."""
+    places = _PACKAGE.joinpath(*name.split(".")[1:])
+    for place in (places, *places.parents):
+        if place == _PACKAGE:
+            return
+        yield from (place.with_suffix(".py"), place / "__init__.py")
 
 
 def _dependencies() -> dict[str, str]:

@@ -8,13 +8,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..experiments import ParameterError
+from ..experiments import NetworkExperiment, ParameterError
 from .chapter import Chapter
 
 PRESETS = ("smoke", "laptop", "paper")
-_OF_A_NETWORK = (
-    "dataset", "architecture", "depth", "width", "image_size", "n_train", "parameterization", "gain", "bias",
-)  # fmt: skip
+_OF_A_NETWORK = [name for name in NetworkExperiment.model_fields if name not in ("labels", "seed", "device")]
 
 
 class RunsError(Exception):

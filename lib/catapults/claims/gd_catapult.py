@@ -1,59 +1,18 @@
-"""What the paper states about an experiment, each statement checked against the run with a stated tolerance."""
+"""What the paper states about catapults in full-batch gradient descent."""
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from typing import Any
 
-from .display import Text, number, table
-from .experiments import GDRun
-from .training import LearningRate
+import numpy as np
 
-REPRODUCED, NOT_REPRODUCED, NOT_COMPARED, GIVEN = "reproduced", "not reproduced", "not compared", "set by us"
-VERDICTS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗", NOT_COMPARED: "–", GIVEN: "·"}
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A statement of the paper; ``sentence`` says in words what the run shows about it."""
-
-    statement: str
-    paper: str
-    ours: str
-    tolerance: str
-    verdict: str
-    sentence: str
+from ..display import number
+from ..experiments.gd_catapult import GDRun
+from ..schedules import LearningRate
+from .base import GIVEN, Claim, Claims, verdict
 
 
-class Claims(Mapping[str, Claim]):
-    """Claims by name. As the last line of a notebook's cell it shows their table."""
-
-    def __init__(self, claims: dict[str, Claim]):
-        self._claims = claims
-
-    def __getitem__(self, name: str) -> Claim:
-        return self._claims[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._claims)
-
-    def __len__(self) -> int:
-        return len(self._claims)
-
-    def say(self, *names: str) -> Text:
-        """What the run shows about some claims, as prose."""
-        return Text(" ".join(self[name].sentence for name in names))
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        rows = [
-            (c.statement, f"{VERDICTS[c.verdict]} {c.verdict}", c.paper, c.ours, c.tolerance) for c in self.values()
-        ]
-        text = table(("claim", "verdict", "paper", "this run", "tolerance"), rows)
-        claims = {name: asdict(claim) for name, claim in self.items()}
-        return Text(text, {"kind": "claims", "claims": claims})._repr_mimebundle_()
-
-
-def gd_catapult(run: GDRun, quoted: Mapping[str, Any]) -> Claims:
+def claims(run: GDRun, quoted: Mapping[str, Any]) -> Claims:
     """The claims of sections 2 and 3.1 for one run.
 
     ``quoted`` holds what the paper quotes: ``critical_learning_rate``, ``learning_rate``, and under ``settings`` the
@@ -68,13 +27,11 @@ def gd_catapult(run: GDRun, quoted: Mapping[str, Any]) -> Claims:
             "rest": _rest(run),
             "few": _few(run),
             "hessian": _hessian(run),
+            "hessian_along": _hessian_along(run),
             "value": _value(run, quoted),
         }
+        | ({"average": _average(run, quoted)} if run.outputs > 1 else {})
     )
-
-
-def _verdict(holds: bool | None) -> str:
-    return NOT_COMPARED if holds is None else REPRODUCED if holds else NOT_REPRODUCED
 
 
 def _rate(run: GDRun, quoted: Mapping[str, Any]) -> Claim:
@@ -89,7 +46,7 @@ def _rate(run: GDRun, quoted: Mapping[str, Any]) -> Claim:
         theirs,
         f"{number(eta)} against {number(critical)} ({number(eta / critical)} times)",
         "none; a multiple that we chose" if relative else "none",
-        GIVEN if relative else _verdict(eta > critical),
+        GIVEN if relative else verdict(eta > critical),
         f"The learning rate is η = {number(eta)} and the critical one {run.threshold} = {number(critical)} at "
         f"initialisation: η is {number(eta / critical)} times the critical rate"
         + ("." if eta > critical else ", so that no catapult is expected."),
@@ -119,7 +76,7 @@ def _spike(run: GDRun) -> Claim:
         "a catapult (section 2)",
         f"{start} → {number(loss[peak])} (iteration {peak}) → {end}",
         "peak at least 2 times, end at most ½ of the initial loss; below it 10 iterations after the peak",
-        _verdict(holds),
+        verdict(holds),
         course,
     )
 
@@ -143,33 +100,38 @@ def _norm(run: GDRun) -> Claim:
         "‖K‖ decreases (section 2)",
         f"{number(first)} → {number(last)}",
         "none; needs a spike",
-        _verdict(run.peak > 0 and not run.history.diverged and bool(last < first)),
+        verdict(run.peak > 0 and not run.history.diverged and bool(last < first)),
         course,
     )
 
 
 def _top(run: GDRun) -> Claim:
-    share, s = run.share_of_spike_in_top, run.experiment.top
-    if math.isnan(share):
+    tops, s = run.history.tops, run.top
+    shares = {top: 100 * run.share_of_spike_in_top(top) for top in tops}
+    if math.isnan(shares[s]):
         ours, course = "no spike", "There is no spike that could be attributed to an eigenspace."
-    elif share > 1:
-        ours = f"{100 * share:.1f} % of the rise to the peak; the rest falls"
-        course = f"All of the loss's rise to its peak lies in the top-{s} eigenspace; meanwhile the rest falls."
     else:
-        ours = f"{100 * share:.1f} % of the rise to the peak"
-        course = f"Of the loss's rise to its peak, {100 * share:.1f} % lies in the top-{s} eigenspace."
+        listed = ", ".join(f"{share:.1f} % in the top {top}" for top, share in shares.items())
+        ours = f"{listed} of the rise to the peak" + ("; the rest falls" if shares[s] > 100 else "")
+        if shares[s] > 100:
+            course = f"All of the loss's rise to its peak lies in the top-{s} eigenspace; meanwhile the rest falls."
+        else:
+            course = f"Of the loss's rise to its peak, {shares[s]:.1f} % lies in the top-{s} eigenspace."
+        if len(tops) > 1:
+            course += f" By dimension: {listed}."
     return Claim(
         f"the spike lies in the top-{s} eigenspace",
         f"L≤{s} has the spike (claim 1)",
         ours,
         "at least 95 %",
-        _verdict(None if math.isnan(share) else share >= 0.95),
+        verdict(None if math.isnan(shares[s]) else shares[s] >= 95),
         course,
     )
 
 
 def _rest(run: GDRun) -> Claim:
-    rise, s, start = run.largest_rise_of_rest, run.experiment.top, run.history.loss_rest[0]
+    s = run.top
+    rise, start = run.largest_rise_of_rest(s), run.history.loss_rest[0]
     name = rf"$\mathcal{{L}}_{{>{s}}}$"
     if rise < 1e-3:
         course = f"The rest, {name}, starts at {number(start)} and never rises by more than 0.1 % of that."
@@ -183,19 +145,19 @@ def _rest(run: GDRun) -> Claim:
         "monotone (claim 1), almost (Fig. 3)",
         f"largest rise {100 * rise:.1f} % of its initial value",
         "at most 5 %",
-        _verdict(None if run.history.diverged else rise <= 0.05),
+        verdict(None if run.history.diverged else rise <= 0.05),
         course,
     )
 
 
 def _few(run: GDRun) -> Claim:
-    most = int(run.history.unstable_directions.max())
+    most, allowed = int(run.history.unstable_directions.max()), 10 * run.outputs
     return Claim(
         "a few eigendirections are unstable",
-        "some, no more than 10 (remark 1)",
+        "some, no more than 10 (remark 1)" + (", for each output" if run.outputs > 1 else ""),
         f"at most {most} at a time",
-        "1 to 10",
-        _verdict(None if run.history.diverged else 1 <= most <= 10),
+        f"1 to {allowed}",
+        verdict(None if run.history.diverged else 1 <= most <= allowed),
         "In no eigendirection and at no iteration does η exceed the critical rate."
         if most == 0
         else f"The largest number of eigendirections in which η exceeds the critical rate at the same time is {most}.",
@@ -203,16 +165,62 @@ def _few(run: GDRun) -> Claim:
 
 
 def _hessian(run: GDRun) -> Claim:
-    critical, exact = run.critical_learning_rate, run.hessian_critical_learning_rate
+    critical, exact = run.critical_learning_rate, run.history.hessian_critical_learning_rate[0]
     difference = abs(critical / exact - 1)
     return Claim(
-        f"{run.threshold} approximates the critical rate of the Hessian",
-        "close for wide networks (appendix A)",
+        f"{run.threshold} approximates the critical rate of the Hessian at initialisation",
+        "close for wide networks (appendix A.1)",
         f"{number(critical)} against {number(exact)}",
         "± 15 %",
-        _verdict(difference <= 0.15),
+        verdict(difference <= 0.15),
         f"The Hessian of the loss at initialisation gives 2/λ = {number(exact)}, the kernel {run.threshold} = "
         f"{number(critical)}: they differ by {100 * difference:.1f} %.",
+    )
+
+
+def _hessian_along(run: GDRun) -> Claim:
+    iterations, exact, approximate = run.hessian
+    differences = 100 * abs(approximate / exact - 1)
+    if len(iterations) < 3:
+        ours, course, holds = f"measured {len(iterations)} times", "The Hessian was not measured along the run.", None
+    else:
+        middle, worst = float(np.median(differences)), int(differences.argmax())
+        correlation = float(np.corrcoef(np.log(exact), np.log(approximate))[0, 1])
+        ours = f"median difference {middle:.1f} %, correlation {correlation:.3f} at {len(iterations)} iterations"
+        holds = middle <= 15 and correlation >= 0.9
+        course = (
+            f"At {len(iterations)} iterations the Hessian was measured as well. The two critical rates differ by "
+            f"{middle:.1f} % in the median and by at most {differences[worst]:.1f} % (iteration {iterations[worst]}); "
+            f"the correlation of their logarithms is {correlation:.3f}."
+        )
+    return Claim(
+        f"{run.threshold} follows the critical rate of the Hessian along the run",
+        "close during training (appendix A.2, Fig. 12, for SGD)",
+        ours,
+        "median within 15 %, correlation of the logarithms at least 0.9",
+        verdict(holds),
+        course,
+    )
+
+
+def _average(run: GDRun, quoted: Mapping[str, Any]) -> Claim:
+    """Which average the paper's loss takes over several outputs, which it does not say."""
+    both, samples = run.critical_learning_rate, run.critical_learning_rate / run.outputs
+    theirs = quoted.get("critical_learning_rate")
+    nearer = None if theirs is None else abs(math.log(theirs / both)) < abs(math.log(theirs / samples))
+    said = (
+        ""
+        if theirs is None
+        else f" The paper quotes {number(theirs)}, nearer to the {'first' if nearer else 'second'}."
+    )
+    return Claim(
+        "the loss is averaged over samples and outputs",
+        "not said" if theirs is None else f"not said; critical rate {number(theirs)}",
+        f"{number(both)} if averaged over both, {number(samples)} over samples only",
+        "the nearer of the two readings",
+        verdict(nearer),
+        f"With {run.outputs} outputs, a loss averaged over samples and outputs has the critical rate nc/‖K‖ = "
+        f"{number(both)}; one averaged over samples and summed over outputs n/‖K‖ = {number(samples)}.{said}",
     )
 
 
@@ -239,6 +247,6 @@ def _value(run: GDRun, quoted: Mapping[str, Any]) -> Claim:
         "none quoted" if theirs is None else number(theirs),
         number(ours),
         "other settings" if other else "factor 2; the gain was chosen to come near",
-        _verdict(holds),
+        verdict(holds),
         course,
     )

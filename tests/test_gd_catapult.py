@@ -4,9 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from catapults import claims, experiments, figures
+from catapults.claims import GIVEN, NOT_COMPARED, NOT_REPRODUCED, REPRODUCED
+from catapults.claims.gd_catapult import claims
 from catapults.display import MIME
-from catapults.experiments import GDCatapult, ParameterError
+from catapults.experiments import ParameterError
+from catapults.experiments.gd_catapult import GDCatapult
+from catapults.figures import gd_catapult as figures
 from catapults.training import History, Step
 
 SMALL = {
@@ -104,8 +107,8 @@ def test_the_numbers_of_a_catapult(catapult):
 
 
 def verdicts(run, quoted=None):
-    holds = {claims.REPRODUCED: True, claims.NOT_REPRODUCED: False, claims.NOT_COMPARED: None, claims.GIVEN: "given"}
-    return {name: holds[claim.verdict] for name, claim in claims.gd_catapult(run, quoted or {}).items()}
+    holds = {REPRODUCED: True, NOT_REPRODUCED: False, NOT_COMPARED: None, GIVEN: "given"}
+    return {name: holds[claim.verdict] for name, claim in claims(run, quoted or {}).items()}
 
 
 def test_claims_hold_for_a_catapult(catapult):
@@ -123,9 +126,9 @@ def test_the_quoted_critical_rate_is_compared_within_a_factor_of_two(catapult, q
 
 def test_what_is_quoted_for_another_network_is_not_compared(catapult):
     quoted = {"critical_learning_rate": 0.4, "learning_rate": 0.6, "settings": {"width": 1024, "depth": 3}}
-    claim = claims.gd_catapult(catapult, quoted)["value"]
-    assert claim.verdict == claims.NOT_COMPARED and "width = 1024 there, 64 here" in claim.sentence
-    assert claims.gd_catapult(catapult, quoted)["rate"].paper == "0.6 > 0.4 (1.5 times)"
+    claim = claims(catapult, quoted)["value"]
+    assert claim.verdict == NOT_COMPARED and "width = 1024 there, 64 here" in claim.sentence
+    assert claims(catapult, quoted)["rate"].paper == "0.6 > 0.4 (1.5 times)"
 
 
 def test_an_absolute_rate_is_compared(run):
@@ -139,7 +142,7 @@ def test_claims_fail_without_a_catapult(run):
     assert calm.peak == 0 and calm.back is None and math.isnan(calm.share_of_spike_in_top)
     found = verdicts(calm)
     assert found["spike"] is False and found["norm"] is False and found["top"] is None and found["rest"] is True
-    assert "no catapult" in claims.gd_catapult(calm, {})["spike"].sentence
+    assert "no catapult" in claims(calm, {})["spike"].sentence
 
 
 def test_claims_fail_for_a_divergence(run):
@@ -148,7 +151,7 @@ def test_claims_fail_for_a_divergence(run):
     found = verdicts(bad)
     assert found["spike"] is False and found["norm"] is False
     assert found["top"] is None and found["rest"] is None and found["few"] is None
-    said = claims.gd_catapult(bad, {})
+    said = claims(bad, {})
     assert "diverges" in said["spike"].sentence and "diverges" in figures.loss_curve(bad).alt
     texts = [claim.sentence + claim.ours for claim in said.values()]
     texts += [draw(bad).alt for draw in (figures.loss_curve, figures.loss_and_norm, figures.loss_split)]
@@ -158,11 +161,11 @@ def test_claims_fail_for_a_divergence(run):
 def test_a_spike_that_does_not_come_back(run):
     high = course(run, [1.0, 9.0, 5.0], [0.5, 8.5, 4.5], [40.0, 20.0, 10.0])
     assert high.back is None and verdicts(high)["spike"] is False
-    assert "does not come back" in claims.gd_catapult(high, {})["spike"].sentence
+    assert "does not come back" in claims(high, {})["spike"].sentence
 
 
 def test_claims_show_a_table_and_carry_their_verdicts(catapult):
-    bundle = claims.gd_catapult(catapult, {"critical_learning_rate": 0.9})._repr_mimebundle_()
+    bundle = claims(catapult, {"critical_learning_rate": 0.9})._repr_mimebundle_()
     assert bundle["text/markdown"].count("\n") == 9  # a header, a line, eight claims
     assert "✗ not reproduced" in bundle["text/markdown"]
     assert bundle[MIME]["claims"]["spike"]["verdict"] == "reproduced"
@@ -177,4 +180,4 @@ def test_figures(draw, catapult):
 
 
 def test_experiments_are_described_by_name_type_and_range():
-    assert set(SMALL) == set(experiments.GDCatapult.model_fields)
+    assert set(SMALL) == set(GDCatapult.model_fields)

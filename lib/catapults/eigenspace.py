@@ -1,0 +1,122 @@
+"""The top eigenspace of a tangent kernel, followed along a run by warm-started subspace iteration."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_SMALL = 512  # rows up to which a full eigendecomposition costs next to nothing beside the kernel
+_TOLERANCE = 1e-4  # of a residual ||K u - lambda u||, relative to the smallest eigenvalue that is asked for
+_EXTRA = 5  # vectors beyond those asked for
+_WIDEST = 6  # times the vectors wanted: a wider basis is cut back to the best vectors in it
+_EXPANSIONS = 300  # of the basis by products with the kernel
+
+
+class NotFinite(ValueError):
+    """A kernel has entries that are not finite."""
+
+
+@runtime_checkable
+class Kernel(Protocol):
+    """A symmetric positive semi-definite matrix: a tensor (m, m), or anything else that multiplies tensors (m, b)."""
+
+    dtype: torch.dtype
+    device: torch.device
+
+    def __len__(self) -> int: ...
+
+    def __matmul__(self, vectors: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Eigenpairs:
+    """The largest eigenvalues, ascending, and their orthonormal eigenvectors as columns."""
+
+    values: Float[Tensor, " k"]
+    vectors: Float[Tensor, "m k"]
+
+
+def top_eigenpairs(
+    kernel: Kernel, top: int, start: Float[Tensor, "m b"] | None = None, above: float = math.inf
+) -> Eigenpairs:
+    """At least ``top`` of the kernel's largest eigenvalues, and all that are larger than ``above``.
+
+    A small kernel is decomposed as a whole. For a large one the space that ``start`` spans (the eigenvectors of a
+    similar kernel, such as that of the step before; random by default) is expanded by products with the kernel, until
+    each residual is less than a ten-thousandth of the smallest eigenvalue asked for.
+
+    Raises :class:`NotFinite` for a kernel with entries that are not, ``RuntimeError`` if the iteration stalls.
+    """
+    if isinstance(kernel, Tensor) and kernel.dtype in (torch.float16, torch.bfloat16):
+        kernel = kernel.float()
+    m = len(kernel)
+    while m > max(_SMALL, 4 * top):
+        pairs = _subspace_iteration(kernel, top, start)
+        if pairs.values[0] <= above:
+            return pairs
+        top, start = 2 * top, pairs.vectors
+    if not isinstance(kernel, Tensor):
+        kernel = kernel @ torch.eye(m, dtype=kernel.dtype, device=kernel.device)
+    return spectrum(kernel)
+
+
+def spectrum(kernel: Float[Tensor, "m m"]) -> Eigenpairs:
+    """All eigenpairs of a symmetric matrix. Raises :class:`NotFinite`."""
+    _check_finite(kernel)
+    if kernel.device.type == "mps":  # which has no eigensolver
+        return Eigenpairs(*(part.to(kernel.device) for part in torch.linalg.eigh(kernel.cpu())))
+    return Eigenpairs(*torch.linalg.eigh(kernel))
+
+
+def _subspace_iteration(kernel: Kernel, top: int, start: Tensor | None) -> Eigenpairs:
+    """Rayleigh-Ritz in a basis that grows by the residuals of its best vectors, and is cut back to these when large."""
+    width = top + _EXTRA
+    noise = torch.randn(len(kernel), width, generator=torch.Generator().manual_seed(0)).to(kernel.device, kernel.dtype)
+    basis = _orthonormal(noise if start is None else torch.cat([start[:, -width:], noise], 1)[:, :width])
+    images = kernel @ basis
+    _check_finite(images)
+    for _ in range(_EXPANSIONS):
+        values, coordinates = torch.linalg.eigh(_small(basis.T @ images).tril())
+        values, coordinates = values[-width:].to(basis), coordinates[:, -width:].to(basis)
+        vectors, images_of_vectors = basis @ coordinates, images @ coordinates
+        residuals = images_of_vectors - vectors * values
+        rounding = 10 * torch.finfo(kernel.dtype).eps * values[-1].abs()
+        wanting = residuals.norm(dim=0) > torch.maximum(_TOLERANCE * values[-top].abs(), rounding)
+        if not wanting[-top:].any():
+            return Eigenpairs(values[-top:], vectors[:, -top:])
+        if basis.shape[1] > _WIDEST * width:
+            basis, images = vectors, images_of_vectors
+        directions = _orthonormal(residuals[:, wanting], basis)
+        basis, images = torch.cat([basis, directions], 1), torch.cat([images, kernel @ directions], 1)
+    raise RuntimeError(f"top = {top}: no convergence in {_EXPANSIONS} expansions of the basis; try a smaller one")
+
+
+def _orthonormal(vectors: Float[Tensor, "m b"], to: Float[Tensor, "m q"] | None = None) -> Float[Tensor, "m k"]:
+    """An orthonormal basis of the vectors' span, orthogonal ``to`` other orthonormal vectors; k <= b.
+
+    Through the small Gram matrix, twice, so that all large products run on any device.
+    """
+    eps = torch.finfo(vectors.dtype).eps
+    for _ in range(2):
+        before = vectors.norm(dim=0)
+        if to is not None:
+            vectors = vectors - to @ (to.T @ vectors)
+        norms = vectors.norm(dim=0)
+        vectors = vectors[:, norms > 10 * eps * before] / norms[norms > 10 * eps * before]
+        values, coordinates = torch.linalg.eigh(_small(vectors.T @ vectors))
+        kept = values > 1e3 * eps
+        vectors = vectors @ (coordinates[:, kept] / values[kept].sqrt()).to(vectors)
+    return vectors
+
+
+def _check_finite(values: Tensor) -> None:
+    if not torch.isfinite(values).all():
+        raise NotFinite("kernel: has entries that are not finite; allowed are finite ones")
+
+
+def _small(matrix: Tensor) -> Tensor:
+    """On the CPU and in float64, where small dense algebra is fast and exact."""
+    return matrix.to("cpu", torch.float64)

@@ -1,0 +1,126 @@
+"""Full-batch gradient descent at one learning rate: chapter 1's catapults."""
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import field_validator, model_validator
+
+from .. import training
+from ..display import Text, number
+from ..schedules import LearningRate
+from ..training import History
+from .base import NetworkExperiment, PositiveInt, check_tops
+
+
+class GDCatapult(NetworkExperiment):
+    """Full-batch gradient descent at a constant rate on a small training set (section 3.1, appendix F.1)."""
+
+    learning_rate: int | float | str
+    steps: PositiveInt
+    top: PositiveInt | list[PositiveInt]
+    hessian_every: PositiveInt
+
+    @field_validator("learning_rate")
+    @classmethod
+    def _readable(cls, value: int | float | str) -> int | float | str:
+        LearningRate.parse(value)
+        return value
+
+    @model_validator(mode="after")
+    def _top_leaves_a_rest(self) -> "GDCatapult":
+        check_tops(self.top, self.n_train, self.dataset)
+        return self
+
+    def run(self, progress: bool = False) -> "GDRun":
+        """Load the data, initialise, descend. Raises the errors of :func:`catapults.data.load`."""
+        started = time.perf_counter()
+        start = self.start()
+        history = training.gradient_descent(
+            start.model,
+            start.inputs,
+            start.targets,
+            self.learning_rate,
+            self.steps,
+            self.top,
+            self.hessian_every,
+            progress=progress,
+        )
+        seconds = time.perf_counter() - started
+        return GDRun(self, start.source, start.device, history, start.parameters, start.outputs, seconds)
+
+
+@dataclass(frozen=True)
+class GDRun:
+    """What an experiment gave, and the numbers that describe its catapult."""
+
+    experiment: GDCatapult
+    source: str
+    device: str
+    history: History
+    parameters: int
+    outputs: int
+    seconds: float
+
+    def describe(self) -> Text:
+        """What was trained on what, in words."""
+        return Text(
+            f"{self.experiment.describe(self.source, self.parameters)} Training: {self.experiment.steps} steps at "
+            f"learning rate {number(self.learning_rate)}; it took {number(self.seconds)} s."
+        )
+
+    @property
+    def threshold(self) -> str:
+        """How the critical learning rate is written for this run's number of outputs."""
+        return "n/‖K‖" if self.outputs == 1 else "nc/‖K‖"
+
+    @property
+    def top(self) -> int:
+        """The dimension of the largest eigenspace in which the loss was split."""
+        return self.history.tops[-1]
+
+    def measured(self, name: str) -> np.ndarray:
+        """A column of the history up to the last step at which there was something to measure."""
+        return getattr(self.history, name)[: len(self.history) - self.history.diverged]
+
+    @property
+    def learning_rate(self) -> float:
+        return self.history.steps[0].learning_rate
+
+    @property
+    def critical_learning_rate(self) -> float:
+        """n / ||K|| at initialisation (n c / ||K|| for c outputs)."""
+        return self.history.steps[0].critical_learning_rate
+
+    @property
+    def peak(self) -> int:
+        """The iteration with the largest loss; 0 when the loss never rises above its initial value."""
+        return int(self.history.loss.argmax())
+
+    @property
+    def back(self) -> int | None:
+        """The first iteration after the peak with a loss below the initial one; None if there is none."""
+        loss = self.history.loss
+        below = (loss[self.peak :] < loss[0]).nonzero()[0]
+        return None if self.peak == 0 or len(below) == 0 else self.peak + int(below[0])
+
+    def share_of_spike_in_top(self, top: int) -> float:
+        """Part of the loss's rise, from the start to the peak, that lies in a top eigenspace; NaN without a rise."""
+        loss, in_top = self.history.loss, self.history.split(top)[0]
+        rise = loss[self.peak] - loss[0]
+        return float((in_top[self.peak] - in_top[0]) / rise) if 0 < rise < math.inf else math.nan
+
+    def largest_rise_of_rest(self, top: int) -> float:
+        """The most that L_>s ever exceeds its smallest value so far, as a fraction of its initial value."""
+        rest = self.history.split(top)[1][: len(self.history) - self.history.diverged]
+        rises = rest - np.minimum.accumulate(rest)
+        return float(rises.max() / rest[0]) if rest[0] > 0 else 0.0
+
+    @property
+    def hessian(self) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+        """The iterations at which the Hessian was measured, its critical rates, and those of the kernel (Fig. 12)."""
+        exact = self.history.hessian_critical_learning_rate
+        there = np.flatnonzero(np.isfinite(exact))
+        return there, exact[there], self.history.critical_learning_rate[there]

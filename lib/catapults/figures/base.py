@@ -1,0 +1,98 @@
+"""The style that all figures share, and what belongs to every plot over the iterations."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import matplotlib as mpl
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from ..display import Figure
+from ..training import History
+
+INK = "#222222"
+_STYLE = {
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.size": 11,
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+    "lines.marker": ".",
+    "lines.markersize": 7,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "catapults",
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+SHADED = "Shaded: iterations at which the learning rate exceeds the current critical rate {}."
+TOTAL, TOP, REST, NORM = (sns.color_palette("colorblind")[i] for i in (7, 0, 1, 2))
+
+
+@contextmanager
+def canvas(name: str, height: float = 3.0) -> Iterator[tuple[Canvas, object]]:
+    """A canvas in the book's style, and the function that turns it into a figure with caption and alternative text."""
+    with mpl.rc_context(_STYLE):
+        figure = Canvas(figsize=(5.4, height), layout="constrained")
+        figure.patch.set_alpha(0)
+        svg = io.StringIO()
+
+        def save(caption: str, alt: str) -> Figure:
+            return Figure(svg.getvalue(), name, caption, alt)
+
+        yield figure, save
+        for axes in figure.axes:
+            axes.patch.set_alpha(0)
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+
+
+def finish(axes: Axes, history: History) -> None:
+    """Logarithmic axis with plain numbers, and a mark on the iterations with eta > eta_crit."""
+    axes.set(yscale="log", xlim=(-0.5, history.iteration[-1] + 0.5))
+    plain_numbers(axes.yaxis, *axes.get_ylim())
+    for stretch in unstable(history):
+        axes.axvspan(stretch[0] - 0.5, stretch[-1] + 0.5, color=INK, alpha=0.1, linewidth=0)
+
+
+def plain_numbers(axis: Axis, low: float, high: float) -> None:
+    """Ticks of a logarithmic axis that covers this range, without exponents."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def draw_split(axes: Axes, history: History, s: int) -> None:
+    """The loss and its two parts, eq. (2)."""
+    top, rest = history.split(s)
+    axes.plot(history.iteration, history.loss, color=TOTAL, linewidth=5, marker="", alpha=0.8, label="loss")
+    axes.plot(history.iteration, top, color=TOP, label=f"$\\mathcal{{L}}_{{\\leq {s}}}$")
+    axes.plot(history.iteration, rest, color=REST, linestyle="--", label=f"$\\mathcal{{L}}_{{>{s}}}$")
+    axes.set(ylabel="training loss")
+    axes.legend()
+    finish(axes, history)
+
+
+def mathtext(threshold: str) -> str:
+    """n/‖K‖ as matplotlib sets it, which lacks the sign in its text font."""
+    return f"${threshold.replace('‖K‖', chr(92) + 'Vert K' + chr(92) + 'Vert')}$"
+
+
+def unstable(history: History) -> list[np.ndarray]:
+    """The iterations with eta > eta_crit, in stretches without a gap."""
+    above = history.iteration[history.learning_rate > history.critical_learning_rate]
+    return np.split(above, np.flatnonzero(np.diff(above) > 1) + 1) if len(above) else []
+
+
+def when_unstable(history: History) -> str:
+    """The same in words, for an alternative text."""
+    stretches = ", ".join(f"{s[0]} to {s[-1]}" if len(s) > 1 else str(s[0]) for s in unstable(history))
+    return (
+        f"The learning rate exceeds the critical one at {f'iterations {stretches}' if stretches else 'no iteration'}."
+    )

@@ -1,0 +1,92 @@
+"""Learning rates as a person writes them: absolute, or as multiples of the critical one, constant or in steps."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+_RATE = re.compile(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*(?:\*?\s*((?:current\s+)?eta_crit))?\s*", re.IGNORECASE)
+_ALLOWED = (
+    "allowed are a positive number, a multiple of the critical learning rate at initialisation such as "
+    '"1.67 eta_crit", and steps at ascending iterations such as "6; 15: 10; 45, 75: 1.5 current eta_crit"'
+)
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """A rate given absolutely, or as a multiple of a critical learning rate: the initial one, or the current one."""
+
+    value: float
+    of: Literal["", "eta_crit", "current eta_crit"] = ""
+
+    @classmethod
+    def parse(cls, given: "float | str | LearningRate") -> "LearningRate":
+        """Read ``6``, ``"6"``, ``"1.67 eta_crit"`` or ``"1.5 current eta_crit"``.
+
+        Raises ``ValueError`` for anything else and for numbers that are not positive and finite.
+        """
+        if isinstance(given, LearningRate):
+            return given
+        match = _RATE.fullmatch(str(given))
+        try:
+            value = float(match[1])
+        except (TypeError, ValueError):
+            value = math.nan
+        if isinstance(given, bool) or not (0 < value < math.inf):
+            raise ValueError(f"learning_rate = {given!r}: {_ALLOWED}")
+        return cls(value, " ".join((match[2] or "").lower().split()))
+
+    @property
+    def relative(self) -> bool:
+        return bool(self.of)
+
+    def absolute(self, initial: float, current: float) -> float:
+        """The rate itself, given the critical rates at initialisation and now."""
+        return self.value * {"": 1.0, "eta_crit": initial, "current eta_crit": current}[self.of]
+
+    def __str__(self) -> str:
+        return f"{self.value!r} {self.of}".strip()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A rate that is constant from each of the iterations named on; the first is 0."""
+
+    steps: tuple[tuple[int, LearningRate], ...]
+
+    @classmethod
+    def parse(cls, given: "float | str | LearningRate | Schedule") -> "Schedule":
+        """Read what :meth:`LearningRate.parse` reads, or such rates with the iterations at which they are set.
+
+        ``"6; 15: 10; 60: 15"`` starts at 6 and goes to 10 and 15 at iterations 15 and 60 (appendix F.2);
+        ``"1.67 eta_crit; 15, 45: 1.5 current eta_crit"`` sets it to 1.5 times the critical rate of that moment, twice.
+
+        Raises ``ValueError`` for anything else, and for iterations that do not ascend.
+        """
+        if isinstance(given, Schedule):
+            return given
+        first, *later = str(given).split(";") if isinstance(given, str) else [given]
+        try:
+            steps = [(0, LearningRate.parse(first))]
+            for part in later:
+                iterations, colon, rate = part.partition(":")
+                steps += [(int(iteration), LearningRate.parse(rate)) for iteration in iterations.split(",") if colon]
+                if not colon:
+                    raise ValueError
+        except ValueError:
+            raise ValueError(f"learning_rate = {given!r}: {_ALLOWED}") from None
+        if any(later <= earlier for (earlier, _), (later, _) in zip(steps, steps[1:], strict=False)):
+            raise ValueError(f"learning_rate = {given!r}: its iterations do not ascend; {_ALLOWED}")
+        return cls(tuple(steps))
+
+    def at(self, iteration: int) -> LearningRate | None:
+        """The rate that is set at this iteration; ``None`` where it stays as it is."""
+        return dict(self.steps).get(iteration)
+
+    @property
+    def last(self) -> int:
+        """The iteration of the last change."""
+        return self.steps[-1][0]
+
+    def __str__(self) -> str:
+        return "; ".join(f"{iteration}: {rate}" if iteration else str(rate) for iteration, rate in self.steps)

@@ -1,0 +1,132 @@
+"""The top eigenspace against the full eigendecomposition in float64."""
+
+import math
+
+import pytest
+import torch
+from catapults import eigenspace, models, tangent
+from catapults.eigenspace import NotFinite, top_eigenpairs
+from hypothesis import given
+from hypothesis import strategies as st
+from samples import few_examples
+
+
+@pytest.fixture
+def always_iterate(monkeypatch):
+    monkeypatch.setattr(eigenspace, "_SMALL", 1)
+
+
+def matrix(values: torch.Tensor, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """A symmetric float64 matrix with these eigenvalues, ascending, and its eigenvectors."""
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.linalg.qr(torch.randn(len(values), len(values), generator=generator, dtype=torch.float64))[0]
+    return vectors * values @ vectors.T, vectors
+
+
+def spectra() -> dict[str, torch.Tensor]:
+    index = torch.arange(200, dtype=torch.float64)
+    return {
+        "one large": torch.cat([1 + index[:199] / 199, torch.tensor([500.0], dtype=torch.float64)]),
+        "power law": (index + 1).flip(0) ** -1.5,
+        "low rank": torch.cat([torch.zeros(190, dtype=torch.float64), 1 + index[:10]]),
+        "all equal": torch.ones(200, dtype=torch.float64),
+        "zero": torch.zeros(200, dtype=torch.float64),
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", spectra())
+@pytest.mark.usefixtures("always_iterate")
+def test_eigenpairs(name, dtype):
+    values, _ = torch.sort(spectra()[name])
+    kernel, _ = matrix(values)
+    pairs = top_eigenpairs(kernel.to(dtype), 5)
+    assert pairs.values.shape == (5,) and pairs.vectors.shape == (200, 5)
+    torch.testing.assert_close(pairs.values.double(), values[-5:], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(pairs.vectors.T @ pairs.vectors, torch.eye(5, dtype=dtype), rtol=0, atol=1e-5)
+    residuals = kernel @ pairs.vectors.double() - pairs.vectors.double() * values[-5:]
+    assert residuals.norm(dim=0).max() <= 3e-4 * max(values[-5], 1e-3)
+
+
+@given(st.integers(1, 12), st.integers(0, 100))
+@few_examples
+def test_the_start_changes_the_work_and_not_the_result(top, seed):
+    kernel, vectors = matrix(torch.linspace(0, 1, 600, dtype=torch.float64) ** 8, seed)
+    other = torch.randn(600, top + 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    counting = Counting(kernel)
+    cold = top_eigenpairs(counting, top).values
+    products, counting.products = counting.products, 0
+    warm = top_eigenpairs(counting, top, vectors[:, -top:]).values
+    assert counting.products <= products
+    torch.testing.assert_close(warm, cold, rtol=1e-6, atol=0)
+    torch.testing.assert_close(top_eigenpairs(kernel, top, other).values, cold, rtol=1e-6, atol=0)
+
+
+class Counting:
+    """A kernel that is only known by its products."""
+
+    def __init__(self, matrix: torch.Tensor):
+        self.matrix, self.products = matrix, 0
+        self.dtype, self.device = matrix.dtype, matrix.device
+
+    def __len__(self) -> int:
+        return len(self.matrix)
+
+    def __matmul__(self, vectors: torch.Tensor) -> torch.Tensor:
+        self.products += vectors.shape[1]
+        return self.matrix @ vectors
+
+
+@pytest.mark.usefixtures("always_iterate")
+def test_all_eigenvalues_above_a_bound():
+    kernel, _ = matrix(torch.arange(300, dtype=torch.float64))
+    pairs = top_eigenpairs(kernel, 3, above=280.5)
+    assert (pairs.values > 280.5).sum() == 19 and pairs.values[0] <= 280.5
+    everything = top_eigenpairs(Counting(kernel), 3, above=-1.0)
+    torch.testing.assert_close(everything.values, torch.arange(300, dtype=torch.float64), rtol=1e-9, atol=1e-9)
+
+
+def test_a_similar_kernels_eigenvectors_save_most_of_the_work():
+    kernel, vectors = matrix(torch.linspace(0, 1, 600, dtype=torch.float64) ** 8)
+    small_change = 1e-5 * matrix(torch.rand(600, dtype=torch.float64), seed=1)[0]
+    cold, warm = Counting(kernel + small_change), Counting(kernel + small_change)
+    top_eigenpairs(cold, 5)
+    top_eigenpairs(warm, 5, vectors[:, -5:])
+    assert warm.products < cold.products / 2
+
+
+def test_a_large_tangent_kernel_against_the_float64_route():
+    """n c = 1200, rate and split along three steps: the accuracy that the library promises at scale."""
+    model = models.fcn(30, 256, 3, 2)
+    inputs, residual = torch.randn(600, 30), torch.rand(600, 2)
+    exact_kernel = tangent.tangent_kernel(model.double(), inputs.double())
+    values, vectors = torch.linalg.eigh(exact_kernel)
+    kernel = tangent.tangent_kernel(model.float(), inputs)
+    assert tangent.critical_learning_rate(kernel, 1200) == pytest.approx(1200 / values[-1].item(), rel=1e-3)
+    squares = (vectors.T @ residual.double().flatten()).square() / 1200
+    expected = squares[-5:].sum().item(), squares[:-5].sum().item()
+    assert tangent.split_loss(residual, kernel, 5) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("size", [10, 700])
+def test_kernels_that_are_not_finite(bad, size):
+    kernel = torch.eye(size)
+    kernel[3, 3] = bad
+    for given_as in (kernel, Counting(kernel)):
+        with pytest.raises(NotFinite, match="kernel: has entries that are not finite"):
+            top_eigenpairs(given_as, 2)
+
+
+def test_half_precision_is_decomposed_in_single():
+    values, _ = torch.sort(torch.rand(20))
+    pairs = top_eigenpairs(matrix(values.double())[0].bfloat16(), 2)
+    assert pairs.values.dtype == torch.float32
+    torch.testing.assert_close(pairs.values[-2:], values[-2:], rtol=0.02, atol=0.02)
+
+
+@pytest.mark.gpu
+def test_on_the_gpu():
+    kernel, _ = matrix(torch.linspace(0, 1, 700, dtype=torch.float64) ** 4)
+    ours = top_eigenpairs(kernel.float().cuda(), 5).values.cpu().double()
+    torch.testing.assert_close(ours, torch.linalg.eigvalsh(kernel)[-5:], rtol=1e-4, atol=0)
