@@ -12,6 +12,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from . import sources
+from .checks import whole_number
 from .cifar10 import CIFAR_10
 from .sources import DataCorrupt, DataError, Dataset, DatasetStatus, DataUnavailable, Found, Pool
 from .svhn import SVHN
@@ -112,12 +113,12 @@ def load(
     Raises ``ValueError`` for a parameter out of range or more images than there are, :class:`DataUnavailable`
     for a data set that cannot be had, :class:`DataCorrupt` for one that is damaged.
     """
-    _check_whole(1, n_train=n_train)
-    _check_whole(0, n_validation=n_validation, n_test=n_test, seed=seed)
+    whole_number(1, n_train=n_train)
+    whole_number(0, n_validation=n_validation, n_test=n_test, seed=seed)
     if labels not in ("zero-one", "plus-minus"):
         raise ValueError(f"labels = {labels!r}: allowed are 'zero-one' and 'plus-minus'")
     if image_size is not None:
-        _check_whole(1, image_size=image_size)
+        whole_number(1, image_size=image_size)
     base, classes = _parse(name)
     sizes = (n_train, n_validation, n_test)
     if base not in SYNTHETIC:
@@ -126,7 +127,7 @@ def load(
         raise ValueError(f"name = {name!r}: a synthetic task takes neither labels nor image_size")
     if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise < math.inf:
         raise ValueError(f"noise = {noise!r}: allowed are numbers of at least 0")
-    _check_whole(SYNTHETIC[base].smallest_dim, dim=dim)
+    whole_number(SYNTHETIC[base].smallest_dim, dim=dim)
     return _synthetic_task(base, sizes, seed, noise, dim)
 
 
@@ -186,12 +187,6 @@ def n_outputs(name: str) -> int | None:
         return 1
     classes = len(listed) if listed else _dataset(base).classes
     return 1 if classes == 2 else classes
-
-
-def _check_whole(at_least: int, **values: int) -> None:
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < at_least:
-            raise ValueError(f"{name} = {value!r}: allowed are whole numbers of at least {at_least}")
 
 
 def _parse(name: str, parameter: str = "name") -> tuple[str, tuple[int, ...] | None]:

@@ -19,6 +19,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .checks import whole_number
+
 Parameterization = Literal["ntk", "pytorch"]
 Norm = Literal["layer"]
 
@@ -78,8 +80,8 @@ def fcn(
 
     Raises ``ValueError`` for a size below 1, a depth below 2, a gain that is not positive, an unknown parameterisation.
     """
-    _check(in_features=in_features, width=width, out_features=out_features)
-    _check(at_least=2, depth=depth)
+    whole_number(1, in_features=in_features, width=width, out_features=out_features)
+    whole_number(2, depth=depth)
     linear, _ = _layers(parameterization, bias, gain)
     sizes = [in_features] + [width] * (depth - 1)
     layers: list[nn.Module] = [nn.Flatten()]
@@ -106,8 +108,8 @@ def cnn(
 
     ``gain`` and the errors are those of :func:`fcn`.
     """
-    _check(in_channels=in_channels, image_size=image_size, channels=channels, out_features=out_features)
-    _check(at_least=2, depth=depth)
+    whole_number(1, in_channels=in_channels, image_size=image_size, channels=channels, out_features=out_features)
+    whole_number(2, depth=depth)
     linear, convolution = _layers(parameterization, bias, gain)
     sizes = [in_channels] + [channels] * (depth - 1)
     layers: list[nn.Module] = []
@@ -139,7 +141,7 @@ def wide_resnet(
     its batch, so that no tangent kernel between samples exists: it is left out or, with ``norm="layer"``, replaced by a
     normalisation over all channels and pixels of a sample, without parameters. The paper quotes a critical rate of 1.5
     on CIFAR-2 (Fig. 15): 128 images give 0.8 to 1.6 over three seeds with ``gain=sqrt(2)`` and no norm, 1.1 to 1.3 with
-    ``norm="layer"``, but 12 to 21 with neither, and 8 times as much without a norm where every sum of two branches is
+    ``norm="layer"``, but 14 to 21 with neither, and 8 times as much without a norm where every sum of two branches is
     divided by ``sqrt(2)``; so sums are plain.
 
     ``gain`` is that of :func:`fcn`; convolutions on the shortcuts have it too. A norm undoes it where ``widen > 1``.
@@ -147,8 +149,8 @@ def wide_resnet(
     Raises ``ValueError`` as :func:`fcn`, and for a depth other than 10, 16, 22, ..., an image size that is no multiple
     of 4 and an unknown norm.
     """
-    _check(in_channels=in_channels, image_size=image_size, widen=widen, out_features=out_features)
-    _check(at_least=10, depth=depth)
+    whole_number(1, in_channels=in_channels, image_size=image_size, widen=widen, out_features=out_features)
+    whole_number(10, depth=depth)
     if depth % 6 != 4:
         raise ValueError(f"depth = {depth}: allowed are 6 b + 4 for b blocks a group (10, 16, 22, ...)")
     if image_size % 4:
@@ -205,12 +207,6 @@ def _layers(parameterization: str, bias: bool, gain: float) -> tuple[Callable, C
             ),
         )
     raise ValueError(f"parameterization = {parameterization!r}: allowed are 'ntk' and 'pytorch'")
-
-
-def _check(at_least: int = 1, **sizes: int) -> None:
-    for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < at_least:
-            raise ValueError(f"{name} = {size!r}: allowed are whole numbers of at least {at_least}")
 
 
 def device(name: str = "auto") -> torch.device:

@@ -50,6 +50,11 @@ class History:
     def __len__(self) -> int:
         return len(self.steps)
 
+    @property
+    def measured(self) -> int:
+        """How many steps have all measurements: all of them, but for the last one of a run that diverged."""
+        return len(self) - self.diverged
+
     def split(self, top: int) -> tuple[Float[np.ndarray, " t"], Float[np.ndarray, " t"]]:
         """L_<=s and L_>s over the iterations for s = ``top``, one of ``tops``."""
         if top not in self.tops:

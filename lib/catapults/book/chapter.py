@@ -37,8 +37,10 @@ class Parameter:
         if text.lower() in ("none", "null") and "Optional" in self.annotation:
             return None
         try:
+            if text.startswith("["):
+                return self.type.validate_python(ast.literal_eval(text))
             return self.type.validate_strings(text, strict=False)
-        except ValidationError:
+        except (ValidationError, SyntaxError, ValueError):
             raise ParameterError(f"{self.name} = {text!r}: allowed is {self.annotation}") from None
 
 

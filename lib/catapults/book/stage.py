@@ -137,11 +137,9 @@ def _box(run: Run, runs: Mapping[str, Run], preset: str) -> str:
     if not run.figures:
         lines.append(f"{made}. The paper has no such run.")
     elif departures:
-        lines.append(
-            f"{made}, which departs from the sizes that the paper states: {_values(departures, 'the paper: ')}."
-        )
+        lines.append(f"{made}, which departs from the preset **paper**: {_values(departures, 'there: ')}.")
     else:
-        lines.append(f"{made}, which has the sizes that the paper states.")
+        lines.append(f"{made}, which here is the same as **paper**: the sizes that the paper states.")
     if run.figures:
         lines.append(f"In the paper: figures {', '.join(run.figures)}.")
     return ":::{note}\n:class: preset\n" + "\n\n".join(lines) + "\n:::"

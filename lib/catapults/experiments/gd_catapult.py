@@ -21,7 +21,7 @@ class GDCatapult(NetworkExperiment):
     learning_rate: int | float | str
     steps: PositiveInt
     top: PositiveInt | list[PositiveInt]
-    hessian_every: PositiveInt
+    hessian_every: PositiveInt | None  # iterations; None: at initialisation only
 
     @field_validator("learning_rate")
     @classmethod
@@ -45,7 +45,7 @@ class GDCatapult(NetworkExperiment):
             self.learning_rate,
             self.steps,
             self.top,
-            self.hessian_every,
+            self.hessian_every or self.steps + 1,
             progress=progress,
         )
         seconds = time.perf_counter() - started
@@ -83,7 +83,7 @@ class GDRun:
 
     def measured(self, name: str) -> np.ndarray:
         """A column of the history up to the last step at which there was something to measure."""
-        return getattr(self.history, name)[: len(self.history) - self.history.diverged]
+        return getattr(self.history, name)[: self.history.measured]
 
     @property
     def learning_rate(self) -> float:
@@ -114,7 +114,7 @@ class GDRun:
 
     def largest_rise_of_rest(self, top: int) -> float:
         """The most that L_>s ever exceeds its smallest value so far, as a fraction of its initial value."""
-        rest = self.history.split(top)[1][: len(self.history) - self.history.diverged]
+        rest = self.history.split(top)[1][: self.history.measured]
         rises = rest - np.minimum.accumulate(rest)
         return float(rises.max() / rest[0]) if rest[0] > 0 else 0.0
 

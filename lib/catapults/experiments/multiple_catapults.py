@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 
+import numpy as np
 from pydantic import field_validator, model_validator
 
 from .. import catapult, training
@@ -59,6 +60,16 @@ class MultipleCatapults(NetworkExperiment):
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """Iterations with one learning rate, and the catapults that begin there."""
+
+    first: int
+    last: int
+    learning_rate: float
+    catapults: list[Catapult]
+
+
+@dataclass(frozen=True)
 class Phase:
     """One training of the four."""
 
@@ -68,6 +79,17 @@ class Phase:
     def catapults(self) -> list[Catapult]:
         h = self.history
         return catapult.find(h.loss, h.learning_rate, h.critical_learning_rate)
+
+    @property
+    def stretches(self) -> list["Stretch"]:
+        """The run cut at the iterations at which another rate was set."""
+        rates = self.history.learning_rate
+        first = [0, *(np.flatnonzero(np.diff(rates)) + 1).tolist()]
+        last = [*(start - 1 for start in first[1:]), len(rates) - 1]
+        return [
+            Stretch(a, b, float(rates[a]), [c for c in self.catapults if a <= c.start <= b])
+            for a, b in zip(first, last, strict=True)
+        ]
 
     @property
     def final_rate(self) -> float:

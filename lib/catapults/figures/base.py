@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from ..display import Figure
 from ..training import History
@@ -53,11 +53,12 @@ def canvas(name: str, height: float = 3.0) -> Iterator[tuple[Canvas, object]]:
         figure.savefig(svg, format="svg", metadata={"Date": None})
 
 
-def finish(axes: Axes, history: History) -> None:
-    """Logarithmic axis with plain numbers, and a mark on the iterations with eta > eta_crit."""
+def finish(axes: Axes, history: History, shade: bool = True) -> None:
+    """Logarithmic axis with plain numbers; shaded, where ``shade``, at the iterations with eta > eta_crit."""
     axes.set(yscale="log", xlim=(-0.5, history.iteration[-1] + 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     plain_numbers(axes.yaxis, *axes.get_ylim())
-    for stretch in unstable(history):
+    for stretch in unstable(history) if shade else ():
         axes.axvspan(stretch[0] - 0.5, stretch[-1] + 0.5, color=INK, alpha=0.1, linewidth=0)
 
 

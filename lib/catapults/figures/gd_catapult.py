@@ -88,7 +88,7 @@ def hessian_along(run: GDRun) -> Figure:
 
 
 def _course_of_parts(run: GDRun, s: int) -> str:
-    top, rest = (part[: len(run.history) - run.history.diverged] for part in run.history.split(s))
+    top, rest = (part[: run.history.measured] for part in run.history.split(s))
     return (
         f"The part in the top-{s} eigenspace goes from {number(top[0])} to at most {number(top.max())} and ends at "
         f"{number(top[-1])}; the rest goes from {number(rest[0])} to at most {number(rest.max())} and ends at "
