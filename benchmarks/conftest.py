@@ -1,15 +1,18 @@
 """One table per network at the end of the run."""
 
 from collections import defaultdict
+from math import inf
 
 import pytest
-from contestants import CASES, KERNELS, N
+from contestants import AT_SCALE, CASES, KERNELS, LARGEST, TOLERANCE, N
 
 _TABLE = pytest.StashKey()
+_AT_SCALE = pytest.StashKey()
 
 
 def pytest_configure(config):
     config.stash[_TABLE] = defaultdict(dict)
+    config.stash[_AT_SCALE] = defaultdict(dict)
 
 
 @pytest.fixture
@@ -18,11 +21,39 @@ def table(request):
     return request.config.stash[_TABLE]
 
 
+@pytest.fixture
+def table_at_scale(request):
+    """case -> number of samples -> medians of both steps and of our first one in seconds, their ratio, relative error
+    of norm and split, MiB above the plain step's peak where it was measured."""
+    return request.config.stash[_AT_SCALE]
+
+
 def pytest_terminal_summary(terminalreporter, config):
     for name, rows in config.stash[_TABLE].items():
         terminalreporter.section(f"{name}, sizes {CASES[name].sizes}, n = {N}, float32")
         for line in [*_rows(rows), "", *_verdicts(CASES[name], rows)]:
             terminalreporter.write_line(line)
+    for name, rows in config.stash[_AT_SCALE].items():
+        terminalreporter.section(f"{name}, sizes {AT_SCALE[name].sizes}, by number of samples, float32")
+        for line in _rows_at_scale(AT_SCALE[name], rows):
+            terminalreporter.write_line(line)
+
+
+def _rows_at_scale(bounds, rows):
+    yield _line("n", "plain ms", "our ms", "first ms", "x plain step", "error", "above plain")
+    for n, row in rows.items():
+        times = [f"{1e3 * row[kind]:.1f}" for kind in ("plain", "ours", "first")]
+        mib = "" if row["mib"] is None else f"{row['mib']:+.0f}"
+        yield _line(f"{n:,}", *times, f"{row['ratio']:.2f}", f"{row['error']:.1e}", mib)
+    yield ""
+    worst = max(rows, key=lambda n: rows[n]["error"])
+    yield _verdict(f"largest error, at n = {worst:,}: {rows[worst]['error']:.1e}", rows[worst]["error"], TOLERANCE)
+    if (last := rows.get(LARGEST)) is not None:
+        if bounds.allowed_ratio < inf:
+            yield _verdict(f"step at n = {LARGEST:,}: {last['ratio']:.2f} x plain", last["ratio"], bounds.allowed_ratio)
+        if last["mib"] is not None:
+            text = f"memory at n = {LARGEST:,}: {last['mib']:+.0f} MiB above plain"
+            yield _verdict(text, last["mib"], round(bounds.allowed_mib))
 
 
 def _rows(rows):

@@ -32,8 +32,8 @@ def _kib(process: int, field: str) -> int:
 
 
 if __name__ == "__main__":
-    from contestants import CASES, CONTESTANTS
+    from contestants import AT_SCALE, CASES, CONTESTANTS
 
     case, contestant = sys.argv[1:]
-    with CONTESTANTS[contestant](CASES[case]) as ready:
+    with CONTESTANTS[contestant]((CASES | AT_SCALE)[case]) as ready:
         print(peak(ready.run, ready.process))

@@ -7,9 +7,8 @@ import memory
 import pytest
 import torch
 from catapults import tangent, training
-from contestants import CASES, CONTESTANTS, RATE, TOP, Case, our_step, plain_step
+from contestants import CASES, CONTESTANTS, RATE, TOLERANCE, TOP, Case, our_step, plain_step
 
-TOLERANCE = 1e-3
 SECONDS = 20  # for one contestant; at least 3 rounds in any case
 
 

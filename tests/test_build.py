@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import pooch
 import pytest
 from book_project import EXPERIMENT, RUN, notebook, project
 from catapults import data
@@ -48,7 +49,7 @@ class TestABook:
     def test_its_pages(self, root):
         page = (root / "_build" / "html" / "chapters" / "one.html").read_text()
         assert 'alt="Line plot, logarithmic loss axis. The loss starts at' in page
-        assert "Fig. 1" in page and "departs from the sizes that the paper states" in page and "<code" in page
+        assert "Fig. 1" in page and "departs from the preset <strong>paper</strong>" in page and "<code" in page
         assert "reproduced" in (root / "_build" / "html" / "book" / "welcome.html").read_text()
 
     def test_without_a_change_nothing_is_executed(self, root):
@@ -135,7 +136,7 @@ class TestTheKey:
 
         assert names("import torch") == names("from . import tangent") == {"__init__"}
         assert names("import catapults_of_others") == names("from catapults.book import stage") == {"__init__"}
-        assert names("from catapults import models") == {"__init__", "models"}
+        assert names("from catapults import models") == {"__init__", "checks", "models"}
         assert names("%matplotlib inline\nimport catapults.hessian") >= {"hessian", "tangent", "models"}
         assert "training" not in names("from catapults.tangent import tangent_kernel")
         everything = {
@@ -223,6 +224,24 @@ class TestData:
         assert any("one: not run, data set missing" in line for line in lines)
         page = (root / "_build" / "html" / "chapters" / "one.html").read_text()
         assert "data set missing" in page and "catapults data fetch rank-2" in page
+
+    def test_the_page_of_a_data_set_that_cannot_be_had_says_how_to_get_it(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("CATAPULTS_DATA", raising=False)
+        monkeypatch.setenv("CATAPULTS_CACHE", str(tmp_path / "cache"))
+
+        def no_network(*_, **__):
+            raise OSError("Network is unreachable")
+
+        monkeypatch.setattr(pooch, "retrieve", no_network)
+        runs = {"one": {}, "digits": {"chapter": "one", "parameters": {"dataset": "svhn-2"}}}
+        root = project(tmp_path, {"one": notebook(RUN, SHOW, "claims(run, quoted)")}, runs)
+        lines = said(root)  # which raises nothing
+        assert executed(lines) == {"one"}
+        assert any(line.startswith("digits: not run, data set missing") for line in lines)
+        page = (root / "_build" / "html" / "chapters" / "digits.html").read_text()
+        assert "data set missing" in page and "catapults data fetch svhn" in page and "Network is unreachable" in page
+        welcome = (root / "_build" / "html" / "book" / "welcome.html").read_text()
+        assert "not run" in welcome and "set by us" in welcome
 
 
 class TestFailures:

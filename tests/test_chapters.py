@@ -1,4 +1,4 @@
-"""The book's own chapters, executed by nbclient at the preset smoke."""
+"""The book's own chapters, executed by nbclient at sizes of the preset smoke and at the paper's."""
 
 import copy
 
@@ -11,12 +11,13 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 RUNS = runs.load(ROOT / "chapters")
-SMOKE = {"width": 64, "n_train": 24, "image_size": 8, "steps": 6}
+SMOKE = {"width": 64, "n_train": 24, "image_size": 8, "steps": 6, "hessian_every": 3}
+WRN = {"architecture": "wrn", "depth": 10, "width": 1, "n_train": 8}
 
 
-def executed(**parameters) -> nbformat.NotebookNode:
-    """Chapter 1 with the values put after its parameters cell, as papermill does."""
-    notebook = copy.deepcopy(RUNS["gd_catapults"].chapter.notebook)
+def executed(chapter: str = "gd_catapults", **parameters) -> nbformat.NotebookNode:
+    """A chapter with the values put after its parameters cell, as papermill does."""
+    notebook = copy.deepcopy(RUNS[chapter].chapter.notebook)
     place = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
     lines = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(lines, metadata={"tags": ["injected-parameters"]}))
@@ -24,48 +25,128 @@ def executed(**parameters) -> nbformat.NotebookNode:
     return NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
 
 
+def shown(notebook: nbformat.NotebookNode) -> tuple[dict, dict, str]:
+    """Figures by name, claims by name, and all text of an executed chapter, which has what each chapter has to have."""
+    figures = {figure["name"]: figure for figure in contents(notebook, "figure")}
+    assert all(len(figure["alt"]) > 60 and figure["caption"].endswith(".") for figure in figures.values())
+    (facts,) = contents(notebook, "provenance")
+    assert {"preset", "device", "torch", "seed", "commit", "run time", "peak memory"} <= facts.keys()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.output_type == "stream"]  # no litter of progress bars
+    said = " ".join(output.data["text/plain"] for output in outputs if "text/plain" in output.get("data", {}))
+    assert "nan" not in said
+    (claims,) = contents(notebook, "claims")
+    return figures, claims["claims"], said
+
+
 CHANGES = {
     "defaults": {},
     "cnn": {"architecture": "cnn", "width": 16},
+    "wrn": WRN,
+    "wrn with a norm": WRN | {"norm": "layer", "hessian_every": None},
     "rates and labels": {"learning_rate": 3, "labels": "plus-minus", "top": 1, "seed": 4},
     "PyTorch": {"parameterization": "pytorch", "gain": 1.0, "bias": True},
-    "ten classes": {"dataset": "cifar-10", "top": 10, "quoted": {"critical_learning_rate": 34.0}},
-    "synthetic": {"dataset": "full-rank", "image_size": None},
+    "ten classes": {"dataset": "cifar-10", "top": [10, 30], "quoted": {"critical_learning_rate": 34.0}},
+    "synthetic": {"dataset": "rank-2", "image_size": None},
     "divergence": {"learning_rate": "100 eta_crit", "steps": 40},
+    "divergence of ten classes": {"dataset": "cifar-10", "top": [10, 30], "learning_rate": "100 eta_crit", "steps": 40},
 }
 
 
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
 @pytest.mark.usefixtures("cifar10")
 def test_chapter_1(changes):
-    notebook = executed(**SMOKE | changes)
-    figures = {figure["name"]: figure for figure in contents(notebook, "figure")}
-    assert list(figures) == ["catapult", "norm", "split"]
-    assert all(len(figure["alt"]) > 60 and figure["caption"].endswith(".") for figure in figures.values())
-    (claims,) = contents(notebook, "claims")
-    assert {"rate", "spike", "norm", "top", "rest", "few", "hessian", "value"} == set(claims["claims"])
-    (facts,) = contents(notebook, "provenance")
-    assert {"preset", "device", "torch", "seed", "commit", "run time", "peak memory"} <= facts.keys()
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert not [output for output in outputs if output.output_type == "stream"]  # no litter of progress bars
-    said = " ".join(output.data["text/plain"] for output in outputs if "text/plain" in output.get("data", {}))
-    if "learning_rate" in changes and changes["learning_rate"] == "100 eta_crit":
-        assert "diverges" in said and claims["claims"]["spike"]["verdict"] == "not reproduced"
+    figures, claims, said = shown(executed(**SMOKE | changes))
+    diverged = changes.get("learning_rate") == "100 eta_crit"
+    along = not diverged and "hessian_every" not in changes
+    assert list(figures) == ["catapult", "norm", "split", *(["hessian"] if along else [])]
+    assert (claims["hessian_along"]["verdict"] != "not compared") is along
+    several = {"average"} if changes.get("dataset") == "cifar-10" else set()
+    names = {"rate", "spike", "norm", "top", "rest", "few", "hessian", "hessian_along", "value"}
+    assert names | several == set(claims)
+    if diverged:
+        assert "diverges" in said and claims["spike"]["verdict"] == "not reproduced"
     if changes.get("quoted"):
-        assert claims["claims"]["value"]["paper"] == "34"
+        assert claims["value"]["paper"] == "34" and "The paper quotes 34, nearer to the" in said
+    if several:
+        assert "one panel a dimension" in figures["split"]["alt"] and "nc/‖K‖" in said
+    if changes.get("architecture") == "wrn":
+        assert "Wide ResNet 10-1" in said and ("over each sample" in said) is ("norm" in changes)
+
+
+def test_chapter_1_on_house_numbers(svhn):
+    figures, claims, said = shown(executed(**SMOKE | {"dataset": "svhn-2"}))
+    assert "SVHN" in said and list(figures) == ["catapult", "norm", "split", "hessian"]
+
+
+SMOKE_2 = {name: value for name, value in RUNS["multiple_catapults"].settings["smoke"].items() if name != "quoted"}
+CHANGES_2 = {
+    "defaults": {"width": 64, "quoted": {"critical_learning_rate": 3.6, "final_learning_rate": 60.0}},
+    "cnn": {"architecture": "cnn", "width": 16, "our_schedule": "1.8 eta_crit; 6, 12: 1.5 current eta_crit"},
+    "divergence": {"width": 64, "paper_schedule": "50 eta_crit", "our_schedule": "2 eta_crit; 6: 1000 eta_crit"},
+}
+
+
+@pytest.mark.parametrize("changes", CHANGES_2.values(), ids=CHANGES_2)
+@pytest.mark.usefixtures("cifar10")
+def test_chapter_2(changes):
+    figures, claims, said = shown(executed("multiple_catapults", **SMOKE_2 | changes))
+    assert list(figures) == ["paper", "ours", "paper-split", "our-split", "restarts"]
+    assert set(claims) == {"paper", "ours", "norm", "smaller", "multiple", "paper_restart", "our_restart", "top"}
+    if "paper_schedule" in changes:
+        assert "The run diverges." in said and "no longer finite" in said and "There is no catapult." in said
+        assert claims["multiple"]["verdict"] == "not reproduced"
+        assert claims["paper_restart"]["verdict"] == claims["our_restart"]["verdict"] == "reproduced"
+    if "quoted" in changes:
+        assert "60, 16.7 times 3.6" in claims["multiple"]["paper"]
+
+
+@pytest.mark.usefixtures("cifar10")
+def test_chapter_2_at_the_papers_size_shows_several_catapults():
+    """What holds of section 3.2 for the fully connected network of Fig. 4a, at its own size and for all its steps."""
+    claims = contents(executed("multiple_catapults"), "claims")[0]["claims"]
+    for name in ("ours", "norm", "smaller", "multiple", "our_restart", "top"):
+        assert claims[name]["verdict"] == "reproduced", claims[name]
 
 
 @pytest.mark.usefixtures("cifar10")
 def test_chapter_1_at_the_papers_size_shows_the_catapult():
     """The claims of the paper for its fully connected network, Fig. 3a, at its own size: 5 x 1024, n = 128."""
     claims = contents(executed(steps=12), "claims")[0]["claims"]
-    for name in ("spike", "norm", "top", "rest", "few", "hessian"):
+    for name in ("spike", "norm", "top", "rest", "few", "hessian", "hessian_along"):
         assert claims[name]["verdict"] == "reproduced", claims[name]
 
 
 def test_chapter_1_stops_at_an_impossible_value():
     with pytest.raises(CellExecutionError, match="top = 24: allowed are whole numbers from 1 to 23"):
         executed(**SMOKE | {"top": 24})
+
+
+def test_chapter_2_stops_at_an_impossible_schedule():
+    with pytest.raises(CellExecutionError, match="our_schedule = '6; 99: 8': allowed are changes before iteration 24"):
+        executed("multiple_catapults", **SMOKE_2 | {"our_schedule": "6; 99: 8"})
+
+
+class TestRuns:
+    @pytest.mark.parametrize("preset", runs.PRESETS)
+    @pytest.mark.parametrize("name", RUNS)
+    def test_each_resolves_in_every_preset(self, name, preset):
+        chapter, settings = RUNS[name].chapter, RUNS[name].settings[preset]
+        assert chapter.resolve(settings) == settings
+        assert chapter.experiment.from_namespace(settings).device == "auto"
+
+    def test_each_figure_has_a_page(self):
+        figures = ["2", "3a", "3b", "4a", "4b", "12", "13a", "13b", "17a", "17b", "18a", "18b"]
+        figures += [f"{number}{panel}" for number in (14, 15, 16) for panel in "abcd"]
+        there = {figure for run in RUNS.values() for figure in run.figures}
+        assert not set(figures) - there
+
+    def test_no_run_is_larger_than_the_papers(self):
+        for run in RUNS.values():
+            for preset in ("smoke", "laptop"):
+                for name, (ours, theirs) in run.departures(preset).items():
+                    larger = name in ("depth", "width", "n_train", "steps", "restart_steps") and ours > theirs
+                    assert not larger, (run.name, preset, name)
 
 
 @pytest.mark.usefixtures("cifar10")
@@ -78,11 +159,13 @@ def test_the_page_of_another_run_says_what_differs_and_leaves_the_teaching_out()
     text = "\n".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
     assert text.startswith(f"# {run.title}")
     assert "`architecture = 'cnn'` (instead of `'fcn'`)" in text and "`width = 32` (instead of `128`)" in text
-    assert "`width = 32` (the paper: `512`)" in text and "quoted" not in text
+    assert (
+        "departs from the preset **paper**: " in text and "`width = 32` (there: `512`)" in text and "quoted" not in text
+    )
     assert "## When it starts" in text and "Were the network linear" not in text
     parameters = next(cell for cell in page.cells if "parameters" in cell.metadata.get("tags", []))
     assert "architecture: str = 'cnn'" in parameters.source
     main = page_of(RUNS["gd_catapults"], notebook, RUNS, "smoke")
     assert "Were the network linear" in "\n".join(cell.source for cell in main.cells)
     names = {cell.metadata["mystnb"]["figure"]["name"] for cell in page.cells if "mystnb" in cell.metadata}
-    assert names == {f"fig-gd_catapults-cnn-{name}" for name in ("catapult", "norm", "split")}
+    assert names == {f"fig-gd_catapults-cnn-{name}" for name in ("catapult", "norm", "split", "hessian")}

@@ -34,9 +34,10 @@ def test_a_run_with_own_parameters_and_again_from_the_cache(root):
 
 
 def test_figures_as_files(root):
-    result = catapults("run", "small", "-p", "steps=4", "--figures", "pictures", cwd=root)
+    result = catapults("run", "small", "-p", "steps=4", "-p", "top=[1,3]", "--figures", "pictures", cwd=root)
     assert result.returncode == 0, result.stderr
-    assert 'fill="white"' in (root / "pictures" / "split.svg").read_text()
+    split = (root / "pictures" / "split.svg").read_text()
+    assert 'fill="white"' in split and split.count('id="axes_') == 2  # a panel for each dimension of the list
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,7 @@ def test_figures_as_files(root):
     [
         (["run", "small", "-p", "widht=3"], "widht: unknown parameter of chapter 'small'; did you mean 'width'"),
         (["run", "small", "-p", "width=wide"], "width = 'wide': allowed is int"),
+        (["run", "small", "-p", "top=[1,3"], "top = '[1,3': allowed is Union[int, list]"),
         (["run", "small", "-p", "width=-3", "-p", "steps=0"], "steps = 0"),
         (["run", "smal"], "run = 'smal': allowed are small"),
         (["data", "fetch", "cifr-10"], "did you mean 'cifar-10'"),

@@ -13,10 +13,11 @@ from catapults.figures import gd_catapult as figures
 from catapults.training import History, Step
 
 SMALL = {
-    "dataset": "rank-2", "architecture": "fcn", "depth": 3, "width": 64, "image_size": None, "n_train": 16,
-    "labels": "zero-one", "parameterization": "ntk", "gain": 1.0, "bias": False, "learning_rate": "1.5 eta_crit",
-    "steps": 6, "top": 2, "seed": 0, "device": "cpu",
+    "dataset": "rank-2", "architecture": "fcn", "norm": None, "depth": 3, "width": 64, "image_size": None,
+    "n_train": 16, "labels": "zero-one", "parameterization": "ntk", "gain": 1.0, "bias": False,
+    "learning_rate": "1.5 eta_crit", "steps": 6, "top": 2, "hessian_every": 2, "seed": 0, "device": "cpu",
 }  # fmt: skip
+WRN = {"dataset": "cifar-2", "architecture": "wrn", "depth": 10}
 
 
 @pytest.mark.parametrize(
@@ -27,15 +28,33 @@ SMALL = {
         ({"width": "64"}, "width = '64': input should be a valid integer"),
         ({"steps": -3}, "steps = -3"),
         ({"bias": 1}, "bias = 1: input should be a valid boolean"),
-        ({"architecture": "mlp"}, "architecture = 'mlp': input should be 'fcn' or 'cnn'"),
+        ({"architecture": "mlp"}, "architecture = 'mlp': input should be 'fcn', 'cnn' or 'wrn'"),
         ({"labels": 1}, "labels = 1: input should be 'zero-one' or 'plus-minus'"),
-        ({"learning_rate": "big"}, "learning_rate = 'big': allowed are a positive number, or a multiple"),
+        ({"learning_rate": "big"}, "learning_rate = 'big': allowed are a positive number, a multiple"),
         ({"learning_rate": -2}, "learning_rate = -2: allowed are"),
+        ({"learning_rate": "6; 3: 10"}, "learning_rate = '6; 3: 10': allowed are"),
         ({"gain": math.inf}, "gain = inf"),
         ({"top": 16}, "top = 16: allowed are whole numbers from 1 to 15"),
+        ({"top": [2, 16]}, r"top = \[2, 16\]: allowed are whole numbers from 1 to 15, one or several that ascend"),
+        ({"top": [3, 2]}, r"top = \[3, 2\]: allowed"),
+        ({"top": [2, 2]}, r"top = \[2, 2\]: allowed"),
+        ({"top": []}, r"top = \[\]: allowed"),
+        ({"top": [1, "2"]}, r"top = \[1, '2'\]: input should be a valid integer"),
+        ({"top": "2"}, "^top = '2': input should be a valid integer, or a valid list$"),
+        ({"top": 0}, "^top = 0: input should be greater than or equal to 1, or a valid list$"),
+        ({"dataset": "cifar-10", "top": [10, 160]}, r"top = \[10, 160\]: allowed are whole numbers from 1 to 159"),
+        ({"hessian_every": 0}, "hessian_every = 0: input should be greater than or equal to 1"),
+        ({"hessian_every": 2.5}, "hessian_every = 2.5: input should be a valid integer"),
         ({"dataset": "cifr-2"}, "dataset = 'cifr-2'.*did you mean 'cifar-2'"),
         ({"device": "tpu"}, "device = 'tpu': allowed on this machine are auto"),
         ({"architecture": "cnn"}, "architecture = 'cnn': 'rank-2' holds vectors; allowed is 'fcn'"),
+        ({"architecture": "wrn", "depth": 10}, "architecture = 'wrn': 'rank-2' holds vectors; allowed is 'fcn'"),
+        (WRN | {"depth": 11}, r"depth = 11: a Wide ResNet allows 6 b \+ 4"),
+        (WRN | {"depth": 4}, r"depth = 4: a Wide ResNet allows 6 b \+ 4"),
+        (WRN | {"image_size": 2}, "image_size = 2: a Wide ResNet allows multiples of 4"),
+        (WRN | {"norm": "batch"}, "norm = 'batch': input should be 'layer'"),
+        ({"norm": "layer"}, "norm = 'layer': architecture 'fcn' has none; allowed is None"),
+        ({"dataset": "cifar-2", "architecture": "cnn", "norm": "layer"}, "norm = 'layer': architecture 'cnn' has none"),
         ({"image_size": 8}, "image_size = 8: 'rank-2' holds vectors; allowed is None"),
         ({"labels": "plus-minus"}, "labels = 'plus-minus': 'rank-2' has no classes"),
         ({"parameterization": "pytorch", "gain": 1.5}, "gain = 1.5: PyTorch's default parameterisation has none"),
@@ -58,6 +77,11 @@ def test_a_missing_parameter():
         GDCatapult.create(**{name: value for name, value in SMALL.items() if name != "seed"})
 
 
+@pytest.mark.parametrize("changed", [WRN, WRN | {"norm": "layer", "image_size": 8}, {"top": [2, 15]}, {"top": [3]}])
+def test_possible_parameters(changed):
+    assert GDCatapult.create(**SMALL | changed).model_dump() == SMALL | changed
+
+
 def test_a_namespace_may_hold_other_names():
     assert GDCatapult.from_namespace(SMALL | {"np": np, "_": 3}) == GDCatapult.create(**SMALL)
 
@@ -70,9 +94,34 @@ def run():
 def test_a_run(run):
     assert len(run.history) == 7
     assert run.learning_rate == pytest.approx(1.5 * run.critical_learning_rate, rel=1e-4)
-    assert run.hessian_critical_learning_rate == pytest.approx(run.critical_learning_rate, rel=0.3)
+    assert run.hessian[1][0] == pytest.approx(run.critical_learning_rate, rel=0.3)
     assert run.parameters == 100 * 64 + 64 * 64 + 64
     assert "rank-2" in run.describe().markdown and "16 samples" in run.describe().markdown
+
+
+def test_the_hessian_is_measured_every_so_many_iterations(run):
+    iterations, exact, approximate = run.hessian
+    assert list(iterations) == [0, 2, 4, 6] and exact[0] == run.history.hessian_critical_learning_rate[0]
+    np.testing.assert_array_equal(approximate, run.history.critical_learning_rate[::2])
+    once = GDCatapult.create(**SMALL | {"hessian_every": None}).run()
+    assert list(once.hessian[0]) == [0] and once.hessian[1][0] == exact[0]
+
+
+def test_several_dimensions_are_those_one_by_one(run):
+    several = GDCatapult.create(**SMALL | {"top": [2, 5]}).run()
+    assert several.history.tops == (2, 5) and several.top == 5 and run.top == 2
+    assert several.share_of_spike_in_top(2) == pytest.approx(run.share_of_spike_in_top(2), rel=1e-4)
+    assert several.history.split(5)[0] == pytest.approx(run.history.loss - several.history.split(5)[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("norm, said", [(None, "Wide ResNet 10-1 without a norm"), ("layer", "with a norm over each")])
+@pytest.mark.usefixtures("cifar10")
+def test_a_wide_resnet(norm, said):
+    small = WRN | {"norm": norm, "width": 1, "image_size": 4, "n_train": 4, "steps": 1, "top": 1}
+    run = GDCatapult.create(**SMALL | small).run()
+    assert said in run.describe().markdown and np.isfinite(run.history.loss).all()
+    kinds = {type(module).__name__ for module in run.experiment.start().model.modules()}
+    assert ("GroupNorm" in kinds) is (norm is not None) and "BatchNorm2d" not in kinds
 
 
 def test_a_run_is_the_same_again_and_another_with_another_seed(run):
@@ -85,25 +134,45 @@ def test_the_weights_do_not_depend_on_the_device_they_go_to():
     assert {p.device.type for p in model.parameters()} == {"cpu"}
 
 
-def course(run, loss, top, norm, diverged=False):
-    """The run with another history."""
+def course(run, loss, top, norm, diverged=False, hessian=1.0, tops=(2,)):
+    """The run with another history.
+
+    ``top``: L_<=s over the iterations, for several dimensions a list of them. ``hessian``: its critical rate in units
+    of the kernel's, one for all iterations or one each.
+    """
+    top = np.reshape(top, (len(tops), -1)).T
+    factors = np.broadcast_to(hessian, len(loss))
     steps = [
-        Step(i, L, T, L - T, k, 16 / k, 1, run.learning_rate, 0.0)
-        for i, (L, T, k) in enumerate(zip(loss, top, norm, strict=True))
+        Step(i, L, tuple((t, L - t) for t in T), k, 16 / k, f * 16 / k, 1, run.learning_rate, 0.0)
+        for i, (L, T, k, f) in enumerate(zip(loss, top.tolist(), norm, factors.tolist(), strict=True))
     ]
-    return replace(run, history=History(steps, diverged, 2))
+    return replace(run, history=History(steps, diverged, tops))
+
+
+LOSS, TOP, NORM = [1.0, 3.0, 9.0, 0.5, 0.2], [0.5, 2.6, 8.3, 0.1, 0.05], [40.0, 42.0, 20.0, 5.0, 4.0]
+DRAW = [figures.loss_curve, figures.loss_and_norm, figures.loss_split, figures.hessian_along]
+
+
+def texts(run, quoted=None):
+    """Every text that a page has on a run."""
+    return [run.describe().markdown] + [
+        text
+        for part in [*claims(run, quoted or {}).values(), *(draw(run) for draw in DRAW)]
+        for name, text in vars(part).items()
+        if name != "svg"
+    ]
 
 
 @pytest.fixture
 def catapult(run):
     """A textbook catapult: the loss rises by 8 up to iteration 2, by 7.8 of it in the top, and is back at 3."""
-    return course(run, [1.0, 3.0, 9.0, 0.5, 0.2], [0.5, 2.6, 8.3, 0.1, 0.05], [40.0, 42.0, 20.0, 5.0, 4.0])
+    return course(run, LOSS, TOP, NORM)
 
 
 def test_the_numbers_of_a_catapult(catapult):
     assert (catapult.peak, catapult.back) == (2, 3)
-    assert catapult.share_of_spike_in_top == pytest.approx(7.8 / 8)
-    assert catapult.largest_rise_of_rest == pytest.approx((0.7 - 0.4) / 0.5)
+    assert catapult.share_of_spike_in_top(2) == pytest.approx(7.8 / 8)
+    assert catapult.largest_rise_of_rest(2) == pytest.approx((0.7 - 0.4) / 0.5)
 
 
 def verdicts(run, quoted=None):
@@ -113,7 +182,7 @@ def verdicts(run, quoted=None):
 
 def test_claims_hold_for_a_catapult(catapult):
     found = verdicts(catapult)
-    assert all(found[name] is True for name in ("spike", "norm", "top", "few"))
+    assert all(found[name] is True for name in ("spike", "norm", "top", "few", "hessian"))
     assert found["rate"] == "given"  # as a multiple
     assert found["rest"] is False  # it rises by 60 % of its start
     assert found["value"] is None  # nothing is quoted
@@ -139,23 +208,32 @@ def test_an_absolute_rate_is_compared(run):
 
 def test_claims_fail_without_a_catapult(run):
     calm = course(run, [1.0, 0.9, 0.8], [0.5, 0.45, 0.4], [40.0, 40.1, 40.2])
-    assert calm.peak == 0 and calm.back is None and math.isnan(calm.share_of_spike_in_top)
+    assert calm.peak == 0 and calm.back is None and math.isnan(calm.share_of_spike_in_top(2))
     found = verdicts(calm)
     assert found["spike"] is False and found["norm"] is False and found["top"] is None and found["rest"] is True
     assert "no catapult" in claims(calm, {})["spike"].sentence
 
 
-def test_claims_fail_for_a_divergence(run):
-    nan = math.nan
-    bad = course(run, [1.0, 30.0, 900.0, math.inf], [0.5, 29.0, 890.0, nan], [40.0, 50.0, 90.0, nan], diverged=True)
+@pytest.mark.parametrize("last", [math.inf, 3e6])
+@pytest.mark.parametrize("hessian", [1.0, [1.0, math.nan, math.nan, math.nan], [1.0, math.inf, 1.0, math.nan]])
+@pytest.mark.parametrize("tops, top", [((2,), [0.5, 29, 890, math.nan]), ((1, 2), [0.4, 27, 880, math.nan] * 2)])
+def test_claims_fail_for_a_divergence(run, last, hessian, tops, top):
+    norm = [40.0, 50.0, 90.0, math.nan]
+    bad = replace(course(run, [1.0, 30.0, 900.0, last], top, norm, True, hessian, tops), outputs=3)
     found = verdicts(bad)
     assert found["spike"] is False and found["norm"] is False
     assert found["top"] is None and found["rest"] is None and found["few"] is None
     said = claims(bad, {})
     assert "diverges" in said["spike"].sentence and "diverges" in figures.loss_curve(bad).alt
-    texts = [claim.sentence + claim.ours for claim in said.values()]
-    texts += [draw(bad).alt for draw in (figures.loss_curve, figures.loss_and_norm, figures.loss_split)]
-    assert not [text for text in texts if "nan" in text]
+    assert not [text for text in texts(bad, {"critical_learning_rate": 1.0}) if "nan" in text or "inf" in text]
+
+
+@pytest.mark.parametrize("changed", [{}, {"top": [1, 3]}, {"dataset": "full-rank", "hessian_every": 1}])
+def test_a_real_divergence(changed):
+    bad = GDCatapult.create(**SMALL | {"learning_rate": "50 eta_crit", "steps": 40} | changed).run()
+    assert bad.history.diverged and verdicts(bad)["spike"] is False
+    assert len(bad.hessian[0]) >= 1 and bad.hessian[0][-1] < len(bad.history) - 1
+    assert not [text for text in texts(bad) if "nan" in text or "inf" in text]
 
 
 def test_a_spike_that_does_not_come_back(run):
@@ -166,17 +244,119 @@ def test_a_spike_that_does_not_come_back(run):
 
 def test_claims_show_a_table_and_carry_their_verdicts(catapult):
     bundle = claims(catapult, {"critical_learning_rate": 0.9})._repr_mimebundle_()
-    assert bundle["text/markdown"].count("\n") == 9  # a header, a line, eight claims
+    assert bundle["text/markdown"].count("\n") == 10  # a header, a line, nine claims
     assert "✗ not reproduced" in bundle["text/markdown"]
     assert bundle[MIME]["claims"]["spike"]["verdict"] == "reproduced"
 
 
-@pytest.mark.parametrize("draw", [figures.loss_curve, figures.loss_and_norm, figures.loss_split])
+@pytest.mark.parametrize("draw", DRAW)
 def test_figures(draw, catapult):
     figure = draw(catapult)
     assert figure.svg.startswith("<?xml") and figure.svg == draw(catapult).svg
-    assert "peaks at 9 at iteration 2" in figure.alt and "ends at 0.2" in figure.alt
-    assert figure.caption.endswith(".")
+    assert figure.caption.endswith(".") and figure.alt.endswith(".")
+
+
+@pytest.mark.parametrize("draw", DRAW[:3])
+def test_alternative_texts_tell_the_course_of_the_loss(draw, catapult, run):
+    assert "starts at 1, peaks at 9 at iteration 2 and ends at 0.2." in draw(catapult).alt
+    calm = course(run, [1.0, 0.9, 0.8], [0.5, 0.45, 0.4], [40.0, 40.1, 40.2])
+    assert "starts at 1, never rises above that and ends at 0.8." in draw(calm).alt
+
+
+class TestSeveralDimensions:
+    """In the top 1 lies three quarters of the rise, in the top 2 nearly all of it."""
+
+    @pytest.fixture
+    def catapult(self, run):
+        return course(run, LOSS, [[0.3, 2.0, 6.3, 0.1, 0.05], TOP], NORM, tops=(1, 2))
+
+    def test_all_shares_are_claimed_and_the_largest_dimension_decides(self, catapult, run):
+        claim = claims(catapult, {})["top"]
+        assert claim.verdict == REPRODUCED and "top-2 eigenspace" in claim.statement
+        for text in (claim.ours, claim.sentence):
+            assert "75.0 % in the top 1, 97.5 % in the top 2" in text
+        turned = course(run, LOSS, [TOP, [0.3, 2.0, 6.3, 0.1, 0.05]], NORM, tops=(1, 2))
+        assert claims(turned, {})["top"].verdict == NOT_REPRODUCED
+
+    def test_the_rest_is_that_of_the_largest_dimension(self, catapult):
+        claim = claims(catapult, {})["rest"]
+        assert "L>2" in claim.statement and "60.0 %" in claim.ours
+
+    def test_a_panel_each(self, catapult, run):
+        figure, alone = figures.loss_split(catapult), figures.loss_split(course(run, LOSS, TOP, NORM))
+        assert figure.svg.count('id="axes_') == 2 and alone.svg.count('id="axes_') == 1
+        assert "one panel a dimension" in figure.alt and "panel" not in alone.alt
+        assert "top-1 eigenspace goes from 0.3 to at most 6.3" in figure.alt
+        assert "top-2 eigenspace goes from 0.5 to at most 8.3" in figure.alt
+        assert "top-1 and 2 eigenspace" in figure.caption and "Fig. 16" in figure.caption
+        assert "top-2 eigenspace" in alone.caption and "Fig. 3" in alone.caption
+
+
+class TestTheHessian:
+    @pytest.mark.parametrize(
+        "hessian, norm, at_start, along",
+        [
+            ([1.0, 1.1, 0.95, 1.0, 1.02], NORM, True, True),
+            (1 / 1.3, NORM, False, False),
+            (1.3, NORM, False, False),
+            ([1.0, 1.0, 0.6, 1.0, 1.0], NORM, True, True),  # far off at one iteration only
+            ([1.0, 1.1, 0.9, 1.1, 0.9], [40.0, 41.0, 40.0, 41.0, 40.0], True, False),  # near, and does not follow
+            ([1.2, 1.0, 1.0, 1.0, 1.0], NORM, False, True),
+        ],
+    )
+    def test_both_thresholds_are_compared(self, run, hessian, norm, at_start, along):
+        found = verdicts(course(run, LOSS, TOP, norm, hessian=hessian))
+        assert (found["hessian"], found["hessian_along"]) == (at_start, along)
+
+    def test_differences_are_named(self, run):
+        claim = claims(course(run, LOSS, TOP, NORM, hessian=[1.0, 1.0, 0.5, 0.5, 0.8]), {})["hessian_along"]
+        assert "median difference 25.0 %" in claim.ours and "5 iterations" in claim.ours
+        assert "at most 100.0 % (iteration 2)" in claim.sentence
+
+    @pytest.mark.parametrize(
+        "missing, said", [([1, 2, 3, 4], "at the start only"), ([1, 2, 3], "too rarely"), ([1, 3], "At 3 iterations")]
+    )
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_what_is_not_measured_or_infinite_is_left_out(self, run, missing, said, value):
+        hessian = np.ones(5)
+        hessian[missing] = value
+        catapult = course(run, LOSS, TOP, NORM, hessian=hessian)
+        claim, figure = claims(catapult, {})["hessian_along"], figures.hessian_along(catapult)
+        assert said in claim.sentence and (claim.verdict == REPRODUCED) is (len(missing) == 2)
+        assert (claim.verdict == NOT_COMPARED) is (len(missing) > 2)
+        assert figure.svg == figures.hessian_along(catapult).svg
+        assert not [text for text in texts(catapult) if "nan" in text or "inf" in text]
+
+    def test_an_infinite_rate_of_the_kernel_is_left_out(self, run):
+        dead = course(run, LOSS, TOP, NORM)
+        steps = [*dead.history.steps[:4], replace(dead.history.steps[4], critical_learning_rate=math.inf)]
+        dead = replace(dead, history=History(steps, False, (2,)))
+        assert list(dead.hessian[0]) == [0, 1, 2, 3] and verdicts(dead)["hessian_along"] is True
+
+    def test_rates_that_stay_the_same_have_no_correlation(self, run):
+        claim = claims(course(run, LOSS, TOP, [40.0] * 5), {})["hessian_along"]
+        assert claim.verdict == NOT_COMPARED and "stays the same" in claim.sentence
+
+    def test_the_figure_tells_both_rates(self, run):
+        alt = figures.hessian_along(course(run, LOSS, TOP, NORM, hessian=0.5)).alt
+        assert "Hessian's critical rate goes from 0.2 to 2, n/‖K‖ from 0.4 to 4, at 5 iterations" in alt
+        once = figures.hessian_along(course(run, LOSS, TOP, NORM, hessian=[0.5, *[math.nan] * 4])).alt
+        assert "at iteration 0 the Hessian's critical rate is 0.2, n/‖K‖ is 0.4" in once
+
+
+class TestWhichAverage:
+    @pytest.mark.parametrize("theirs, holds, said", [(0.35, True, "first"), (0.05, False, "second"), (None, None, "")])
+    def test_the_nearer_of_two_readings(self, catapult, theirs, holds, said):
+        ten = replace(catapult, outputs=10)  # 16 / 40 if averaged over outputs too, else a tenth of that
+        quoted = {} if theirs is None else {"critical_learning_rate": theirs}
+        claim = claims(ten, quoted)["average"]
+        assert verdicts(ten, quoted)["average"] is holds
+        assert "nc/‖K‖ = 0.4" in claim.sentence and "n/‖K‖ = 0.04" in claim.sentence
+        assert (f"nearer to the {said}" in claim.sentence) is (theirs is not None)
+        assert "0.4 if averaged over both, 0.04 over samples only" in claim.ours
+
+    def test_it_is_no_question_with_one_output(self, catapult):
+        assert "average" not in claims(catapult, {"critical_learning_rate": 0.4})
 
 
 def test_experiments_are_described_by_name_type_and_range():

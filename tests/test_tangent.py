@@ -2,7 +2,13 @@
 
 import copy
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from catapults import models, tangent
@@ -243,6 +249,38 @@ class TestEveryKindOfLayer:
         for name, p in parameters.items():
             torch.testing.assert_close(p.detach(), expected[name])
 
+    def test_jvp_and_products_without_the_kernel(self, network):
+        model, shape, _ = network
+        model, inputs = model.double(), torch.randn(5, *shape, dtype=torch.float64)
+        direction = {name: torch.randn_like(p) for name, p in model.named_parameters() if p.requires_grad}
+        J = jacobian(copy.deepcopy(model), inputs)
+        linearization = tangent.linearize(model, inputs)
+        expected = J @ torch.cat([w.flatten() for w in direction.values()])
+        torch.testing.assert_close(linearization.jvp(direction), expected.view_as(linearization.outputs))
+        vectors = torch.randn(len(J), 3, dtype=torch.float64)
+        torch.testing.assert_close(linearization @ vectors, J @ (J.T @ vectors))
+
+    @pytest.mark.parametrize("route", ["by groups", "by unfolding", "by positions"])
+    @pytest.mark.parametrize("block", [1, 5000])
+    def test_blocks_and_routes_change_nothing(self, network, route, block, monkeypatch):
+        model, shape, _ = network
+        model, inputs = model.double(), torch.randn(7, *shape, dtype=torch.float64)
+        J = jacobian(copy.deepcopy(model), inputs)
+        linearization = tangent.linearize(model, inputs)
+        cotangent = torch.randn_like(linearization.outputs)
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        expected = (J.T @ cotangent.flatten()).split([p.numel() for p in parameters.values()])
+        chosen = (lambda layer: layer._unfolds()) if route == "by positions" else (lambda layer: False)
+        monkeypatch.setattr(tangent._ManyPositions, "_by_positions", chosen)
+        sizes = {"_SIDE": 3, "_BLOCK": block, "_IN_CACHE": block, "_COLUMNS": 7}  # 3 divides neither 7, 14 nor 70 rows
+        for name, size in (sizes | {"_FEW_POSITIONS": 0 if route == "by groups" else math.inf}).items():
+            monkeypatch.setattr(tangent, name, size)
+        kernel, gradient = linearization.kernel_and_vjp(cotangent)
+        assert torch.equal(kernel, kernel.T)
+        assert error(kernel, J @ J.T) <= 1e-10
+        for name, part in zip(parameters, expected, strict=True):
+            torch.testing.assert_close(gradient[name].flatten(), part)
+
     def test_the_layers_parts_add_up(self, network):
         model, shape, _ = network
         model, inputs = model.double(), torch.randn(4, *shape, dtype=torch.float64)
@@ -292,6 +330,38 @@ def test_blocks_of_channels_give_the_same_kernel(monkeypatch):
     monkeypatch.setattr(tangent, "_BLOCK", 3 * 4 * 2 * 72)
     in_blocks = tangent.linearize(model, inputs).kernel_and_vjp(torch.ones(4, 2))
     torch.testing.assert_close(in_blocks, whole)
+
+
+def test_whether_the_kernel_fits(monkeypatch):
+    linearization = tangent.linearize(models.fcn(4, 8, 2, 3), torch.randn(10, 4))
+    needed = 1.5 * 4 * 30**2
+    for free, fits in ((needed, True), (needed - 1, False), (2**40, True)):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        assert linearization.kernel_fits() == fits
+
+
+PEAK = """
+import os
+import torch
+from memory import peak
+from catapults import models, tangent
+
+torch.set_num_threads(1)
+small, large = torch.randn(2, 20), torch.randn(3000, 20)
+model = models.fcn(20, 256, 2)
+tangent.linearize(model, small).kernel_and_vjp(torch.ones(2, 1))
+print(peak(lambda: tangent.linearize(model, large).kernel_and_vjp(torch.ones(3000, 1)), os.getpid()))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs /proc")
+def test_peak_memory_is_little_more_than_the_kernels():
+    root = Path(__file__).parents[1]
+    path = {"PYTHONPATH": f"{root / 'benchmarks'}{os.pathsep}{root / 'lib'}"}
+    command = [sys.executable, "-c", PEAK]
+    taken = subprocess.run(command, env=os.environ | path, check=True, capture_output=True, text=True).stdout
+    kernel, activations = 4 * 3000**2 / 2**20, 4 * 3000 * 256 / 2**20
+    assert kernel <= float(taken) <= 1.5 * kernel + 6 * activations
 
 
 networks = st.builds(

@@ -1,8 +1,8 @@
 """Where a catapult is in a training run, by a definition that can be counted with.
 
-Section 2 of the paper describes a catapult and gives no rule for counting. Ours: from an iteration on at which the
-learning rate comes to exceed the critical one, the loss rises to at least ``RISE`` times the lowest value that it has
-had since, and then falls below that value again.
+Section 2 of the paper describes a catapult and gives no rule for counting. Ours: while the learning rate exceeds the
+critical one, or with the very step in which it stops to, the loss rises to at least ``RISE`` times the lowest value
+that it has had since the rate came to exceed; and then it falls below that value again.
 """
 
 from dataclasses import dataclass

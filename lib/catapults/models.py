@@ -138,11 +138,11 @@ def wide_resnet(
     out_features).
 
     This is our reading of the paper's "standard Wide ResNets 10-10". Batch norm makes the output for a sample depend on
-    its batch, so that no tangent kernel between samples exists: it is left out or, with ``norm="layer"``, replaced by a
-    normalisation over all channels and pixels of a sample, without parameters. The paper quotes a critical rate of 1.5
-    on CIFAR-2 (Fig. 15): 128 images give 0.8 to 1.6 over three seeds with ``gain=sqrt(2)`` and no norm, 1.1 to 1.3 with
-    ``norm="layer"``, but 14 to 21 with neither, and 8 times as much without a norm where every sum of two branches is
-    divided by ``sqrt(2)``; so sums are plain.
+    its batch, so that the kernel is not one of pairs of samples: it is left out or, with ``norm="layer"``, replaced by
+    a normalisation over all channels and pixels of a sample, without parameters. The paper quotes a critical rate of
+    1.5 on CIFAR-10 (Fig. 15): 128 images give 0.8 to 1.6 over three seeds with ``gain=sqrt(2)`` and no norm, 1.1 to 1.3
+    with ``norm="layer"``, but 14 to 21 with neither, and 8 times as much without a norm where every sum of two branches
+    is divided by ``sqrt(2)``; so sums are plain.
 
     ``gain`` is that of :func:`fcn`; convolutions on the shortcuts have it too. A norm undoes it where ``widen > 1``.
 

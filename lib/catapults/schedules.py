@@ -50,7 +50,7 @@ class LearningRate:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A rate that is constant from each of the iterations named on; the first is 0."""
+    """A rate that changes only at the iterations named; the first is 0."""
 
     steps: tuple[tuple[int, LearningRate], ...]
 

@@ -36,7 +36,9 @@ _WEIGHT_GRADIENT = {1: nn.grad.conv1d_weight, 2: nn.grad.conv2d_weight, 3: nn.gr
 
 _SAMPLES_AT_A_TIME = 8  # in a grouped weight gradient: 4 to 16 are equally fast, more is slower
 _BLOCK = 2**25  # numbers in one block of per-sample gradients or of position products (128 MiB in float32)
-_FEW_POSITIONS = 64  # up to which batched products of unfolded images beat grouped weight gradients
+_IN_CACHE = 2**22  # the same where blocks stay in a CPU's cache: 2**21 to 2**23 are equally fast
+_COLUMNS = 288  # of unfolded images at a time, on a CPU: 144 to 576 are equally fast
+_FEW_POSITIONS = 128  # up to which batched products of unfolded images beat grouped weight gradients
 _SIDE = 512  # rows of a block of the kernel: 256 to 1280 are equally fast
 
 
@@ -358,19 +360,16 @@ class _ManyPositions(_Structured):
         names = self._names()
         if "bias" in names:
             _add_gram(kernel, self._summed_over_positions().flatten(0, 1))
-        n, c = self.D.shape[:2]
-        outputs, inputs, positions = self._sizes()
-        by_gradients = n * c * outputs * inputs * (positions + n * c)
-        by_positions = (n * positions) ** 2 * (inputs + c * c * outputs)
-        if "weight" in names and not (by_positions < by_gradients and self._unfolds()):
-            weight_gradient = []
-            for per_sample in self._per_sample_gradients():
+        if "weight" in names and not self._by_positions():
+            weight_gradient = self.D.new_empty(self._sizes()[:2])
+            for rows, columns, per_sample in self._per_sample_gradients():
                 _add_gram(kernel, per_sample, self.scale**2)
                 if cotangent is not None:
-                    weight_gradient.append(cotangent.flatten() @ per_sample)
+                    part = weight_gradient[rows, columns]
+                    part.copy_((cotangent.flatten() @ per_sample).view_as(part))
             if cotangent is None:
                 return {}
-            gradient = {names["weight"]: torch.cat(weight_gradient).mul_(self.scale).view_as(self.module.weight)}
+            gradient = {names["weight"]: weight_gradient.mul_(self.scale).view_as(self.module.weight)}
             if "bias" in names:
                 gradient[names["bias"]] = self._bias_gradient(self._weighted(cotangent))
             return _added(add_to, gradient)
@@ -378,27 +377,45 @@ class _ManyPositions(_Structured):
             self._add_kernel_by_positions(kernel)
         return {} if cotangent is None else self.vjp(cotangent, add_to)
 
+    def _by_positions(self) -> bool:
+        """Whether the sum over pairs of positions, and the gradient apart from it, is less work."""
+        n, c = self.D.shape[:2]
+        outputs, inputs, positions = self._sizes()
+        by_gradients = n * c * outputs * inputs * (positions + n * c / 2)
+        by_positions = (n * positions) ** 2 / 2 * (inputs + c * c * outputs) + n * positions * outputs * inputs
+        return self._unfolds() and by_positions < by_gradients
+
     def _add_kernel_by_positions(self, kernel: Tensor) -> None:
-        A, D = self._unfolded()  # (n, P, inputs), (n, c, P, outputs)
+        A, D = self._unfolded(self.A), self._derivatives_by_position()  # (n, P, inputs), (n, c, P, outputs)
         n, c, P, _ = D.shape
         of_samples = kernel.view(n, c, n, c)
-        for rows, columns in _lower_blocks(n, max(1, math.isqrt(_BLOCK // (c * c * P * P)))):
-            inner = torch.einsum("ipa,jqa->ipjq", A[rows], A[columns])
-            outer = torch.einsum("ikpb,jlqb->ikpjlq", D[rows], D[columns])
-            of_samples[rows, :, columns] += torch.einsum("ipjq,ikpjlq->ikjl", inner, outer).mul_(self.scale**2)
+        for rows, columns in _lower_blocks(n, max(1, math.isqrt(self._block() // 8) // (c * P))):
+            inner = A[rows].flatten(0, 1) @ A[columns].flatten(0, 1).T
+            outer = D[rows].flatten(0, 2) @ D[columns].flatten(0, 2).T
+            products = outer.view(-1, c, P, columns.stop - columns.start, c, P)
+            products *= inner.view(-1, 1, P, columns.stop - columns.start, 1, P)
+            of_samples[rows, :, columns] += products.sum((2, 5)).mul_(self.scale**2)
 
-    def _per_sample_gradients(self) -> Iterator[Tensor]:
-        """Weight gradients of every output of every sample, (n c, parameters), some output channels at a time."""
+    def _block(self) -> int:
+        return min(_BLOCK, _IN_CACHE) if self.D.device.type == "cpu" else _BLOCK
+
+    def _per_sample_gradients(self) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Weight gradients of every output of every sample, (n c, parameters), of a block of the weight at a time."""
+        return self._gradients_by_unfolding()
+
+    def _gradients_by_unfolding(self) -> Iterator[tuple[slice, slice, Tensor]]:
         n, c = self.D.shape[:2]
         outputs, inputs, _ = self._sizes()
-        size = outputs if getattr(self.module, "groups", 1) > 1 else max(1, _BLOCK // (n * c * inputs))
-        blocks = [slice(start, min(start + size, outputs)) for start in range(0, outputs, size)]
-        yield from self._gradients_of(blocks)
-
-    def _gradients_by_unfolding(self, blocks: list[slice]) -> Iterator[Tensor]:
-        A, D = self._unfolded()
-        for block in blocks:
-            yield torch.einsum("ncpo,npi->ncoi", D[..., block], A).flatten(0, 1).flatten(1)
+        D = self._derivatives_by_position().transpose(2, 3)
+        channels = self.A.shape[self._channel_axis]
+        width = inputs // channels
+        step = max(1, _COLUMNS // width) if self.A.device.type == "cpu" else channels
+        for columns in _slices(channels, step):
+            A = self._unfolded(self.A.narrow(self._channel_axis, columns.start, columns.stop - columns.start))
+            row = n * c * A.shape[2]
+            for rows in _slices(outputs, max(1, min(_BLOCK, max(self._block(), 16 * row)) // row)):
+                per_sample = torch.bmm(D[:, :, rows].flatten(1, 2), A).view(n * c, -1)
+                yield rows, slice(columns.start * width, columns.stop * width), per_sample
 
 
 class _Tokens(_ManyPositions):
@@ -414,11 +431,11 @@ class _Tokens(_ManyPositions):
     def _unfolds(self) -> bool:
         return True
 
-    def _unfolded(self) -> tuple[Tensor, Tensor]:
-        return self.A.flatten(1, -2), self.D.flatten(2, -2)
+    def _unfolded(self, A: Tensor) -> Tensor:
+        return A.flatten(1, -2)
 
-    def _gradients_of(self, blocks: list[slice]) -> Iterator[Tensor]:
-        return self._gradients_by_unfolding(blocks)
+    def _derivatives_by_position(self) -> Tensor:
+        return self.D.flatten(2, -2)
 
     def _applied(self, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(self.A, weight, bias)
@@ -451,14 +468,21 @@ class _Convolution(_ManyPositions):
     def _unfolds(self) -> bool:
         return self.module.groups == 1 and self.A.dim() == 4
 
-    def _unfolded(self) -> tuple[Tensor, Tensor]:
-        patches = F.unfold(self.A, self.module.kernel_size, **self._options())
-        return patches.transpose(1, 2), self.D.flatten(3).transpose(2, 3)
+    def _unfolded(self, A: Tensor) -> Tensor:
+        return F.unfold(A, self.module.kernel_size, **self._options()).transpose(1, 2)
 
-    def _gradients_of(self, blocks: list[slice]) -> Iterator[Tensor]:
-        if self._unfolds() and self._sizes()[2] <= _FEW_POSITIONS:
-            return self._gradients_by_unfolding(blocks)
-        return (self._gradients_by_groups(block) for block in blocks)
+    def _derivatives_by_position(self) -> Tensor:
+        return self.D.flatten(3).transpose(2, 3)
+
+    def _per_sample_gradients(self) -> Iterator[tuple[slice, slice, Tensor]]:
+        outputs, inputs, positions = self._sizes()
+        if self._unfolds() and positions <= _FEW_POSITIONS:
+            yield from self._gradients_by_unfolding()
+            return
+        n, c = self.D.shape[:2]
+        size = outputs if self.module.groups > 1 else max(1, _BLOCK // (n * c * inputs))
+        for rows in _slices(outputs, size):
+            yield rows, slice(0, inputs), self._gradients_by_groups(rows)
 
     def _gradients_by_groups(self, block: slice) -> Tensor:
         """One grouped weight gradient serves several samples: each is a group of channels of one large image."""
@@ -569,17 +593,23 @@ def _added(add_to: dict[str, Tensor] | None, gradient: dict[str, Tensor]) -> dic
     return gradient if add_to is None else {name: add_to[name].add_(g) for name, g in gradient.items()}
 
 
+def _slices(size: int, step: int) -> Iterator[slice]:
+    for start in range(0, size, step):
+        yield slice(start, min(start + step, size))
+
+
 def _lower_blocks(size: int, side: int) -> Iterator[tuple[slice, slice]]:
     """Rows and columns of the blocks that cover the lower triangle of a (size, size) matrix."""
-    for start in range(0, size, side):
-        for left in range(0, start + 1, side):
-            yield slice(start, min(start + side, size)), slice(left, min(left + side, size))
+    for rows in _slices(size, side):
+        for columns in _slices(rows.stop, side):
+            yield rows, columns
 
 
 def _add_gram(kernel: Float[Tensor, "m m"], vectors: Float[Tensor, "m p"], scale: float = 1.0) -> None:
-    """Add ``scale * vectors vectors^T`` to the lower triangle of the kernel, in place."""
-    for rows, columns in _lower_blocks(len(kernel), _SIDE):
-        kernel[rows, columns].addmm_(vectors[rows], vectors[columns].T, alpha=scale)
+    """Add ``scale * vectors vectors^T`` to the lower triangle of the kernel, in place: in strips, narrow on a CPU."""
+    side = min(_SIDE, 64 if len(kernel) <= 256 else 128) if kernel.device.type == "cpu" else _SIDE
+    for rows in _slices(len(kernel), side):
+        kernel[rows, : rows.stop].addmm_(vectors[rows], vectors[: rows.stop].T, alpha=scale)
 
 
 def _mirrored(kernel: Float[Tensor, "m m"]) -> Float[Tensor, "m m"]:

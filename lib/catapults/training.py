@@ -135,14 +135,14 @@ def gradient_descent(
                 kernel = linearization.kernel() if fits else linearization
             else:
                 kernel, _ = linearization.kernel_and_vjp(residual * (-2 * eta / m), add_to=parameters)
-            pairs = top_eigenpairs(kernel, tops[-1], pairs and pairs.vectors)
+            pairs = top_eigenpairs(kernel, tops[-1], pairs and pairs.start)
             critical = _critical(pairs, m)
             if rate and rate.relative:
                 eta = rate.absolute(record[0].critical_learning_rate if record else critical, critical)
             if not math.isfinite(eta):
                 raise ValueError("model: its tangent kernel is zero or not finite, which has no critical learning rate")
             if pairs.values[0] * eta > m:
-                pairs = top_eigenpairs(kernel, len(pairs.values), pairs.vectors, above=m / eta)
+                pairs = top_eigenpairs(kernel, len(pairs.values), pairs.start, above=m / eta)
         except NotFinite:
             if not record:
                 raise ValueError("model: at initialisation its tangent kernel is not finite") from None

@@ -95,7 +95,9 @@ def load(folder: Path) -> dict[str, Run]:
         for preset in PRESETS:
             try:
                 given = {**entry.parameters, **getattr(entry, preset, {})}
-                settings[preset] = chapter.resolve(given | {"quoted": quoted})
+                if quoted or "quoted" in chapter.parameters:
+                    given |= {"quoted": quoted}
+                settings[preset] = chapter.resolve(given)
             except ParameterError as error:
                 problems += [f"{path}: run {name!r}, preset {preset!r}: {line}" for line in str(error).splitlines()]
         runs[name] = Run(name, chapter, entry.title, tuple(entry.figures), entry.note, settings)

@@ -139,7 +139,8 @@ def _box(run: Run, runs: Mapping[str, Run], preset: str) -> str:
     elif departures:
         lines.append(f"{made}, which departs from the preset **paper**: {_values(departures, 'there: ')}.")
     else:
-        lines.append(f"{made}, which here is the same as **paper**: the sizes that the paper states.")
+        sizes = "the sizes that the paper states, and ours where it states none"
+        lines.append(f"{made}, which here is the same as **paper**: {sizes}.")
     if run.figures:
         lines.append(f"In the paper: figures {', '.join(run.figures)}.")
     return ":::{note}\n:class: preset\n" + "\n\n".join(lines) + "\n:::"
@@ -192,7 +193,7 @@ def summary(runs: Mapping[str, Run], results: Mapping[str, Result], preset: str)
             (
                 f"[](/chapters/{name})",
                 ", ".join(run.figures) or "–",
-                ", ".join(f"{number} {verdict}" for verdict, number in count.items() if number),
+                ", ".join(f"{number} {verdict}" for verdict, number in count.items() if number) or "–",
                 ", ".join(f"{fact['run time']} on {fact['device']}" for fact in facts),
             )
         )

@@ -18,13 +18,13 @@ def claims(run: MultipleRun, quoted: Mapping[str, Any]) -> Claims:
     """
     return Claims(
         {
-            "paper": _count(run.paper, PAPER, "one at the start and one after each of two raises (Fig. 4)"),
+            "paper": _count(run.paper, PAPER, "multiple catapults; the rate is raised twice (Fig. 4)"),
             "ours": _count(run.ours, OURS, "resetting η above η_crit triggers another one (section 3.2)"),
             "norm": _norm(run),
             "smaller": _smaller(run),
             "multiple": _multiple(run, quoted),
-            "paper_restart": _restart(run.paper, run.paper_restart, PAPER),
-            "our_restart": _restart(run.ours, run.our_restart, OURS),
+            "paper_restart": _restart(run.paper, run.paper_restart, PAPER, _final(quoted)),
+            "our_restart": _restart(run.ours, run.our_restart, OURS, None),
             "top": _top(run),
         }
     )
@@ -68,7 +68,7 @@ def _count(phase: Phase, name: str, theirs: str) -> Claim:
         theirs,
         f"{_catapults(count)}, at {len(answered)} of {len(stretches)} rates",
         "at least one at each rate, by the definition on this page",
-        verdict(len(answered) == len(stretches)),
+        verdict(len(answered) == len(stretches) and not phase.history.diverged),
         f"Under {name} there {'is' if count == 1 else 'are'} {_catapults(count)}: {rates}. {end}",
     )
 
@@ -82,20 +82,24 @@ def _norm(run: MultipleRun) -> Claim:
         f"after {lower} of {len(norms)}",
         "each, from the last low of the loss to its return",
         verdict(lower == len(norms) if norms else None),
-        f"Both schedules together give {_catapults(len(norms))}; after {lower} of them ‖K‖ is lower than before.",
+        f"Both schedules together give {_catapults(len(norms))}; after {lower} of them ‖K‖ is lower than before."
+        if norms
+        else "There is no catapult after which ‖K‖ could be lower.",
     )
 
 
 def _smaller(run: MultipleRun) -> Claim:
-    """The kernel at the end of our schedule beside the kernel after its first catapult."""
+    """The kernel at the end of our schedule beside what one catapult has left of it when the second begins."""
     found, norm = run.ours.catapults, run.ours.history.kernel_norm
-    if len(found) < 2 or run.ours.history.diverged:
+    if run.ours.history.diverged:
+        ours, holds, course = "diverges", None, "Our schedule diverges, so that no ‖K‖ at its end can be compared."
+    elif len(found) < 2:
         ours, holds, course = "fewer than two catapults", None, "There are not several catapults to compare with one."
     else:
-        single, many = float(norm[found[0].end]), float(norm[-1])
-        ours, holds = f"{number(single)} after one, {number(many)} after {len(found)}", many < single / 2
+        single, many = float(norm[found[1].start]), float(norm[-1])
+        ours, holds = f"{number(single)} before the second, {number(many)} after {len(found)}", many < single / 2
         course = (
-            f"Under our schedule ‖K‖ starts at {number(norm[0])}, is {number(single)} after the first catapult and "
+            f"Under our schedule ‖K‖ starts at {number(norm[0])}, is {number(single)} before the second catapult and "
             f"{number(many)} at the end, after {len(found)}."
         )
     return Claim(
@@ -119,17 +123,32 @@ def _multiple(run: MultipleRun, quoted: Mapping[str, Any]) -> Claim:
         "training converges at a rate far above the initial critical one",
         theirs,
         f"{number(phase.final_rate)}, {number(phase.multiple)} times {number(phase.initial_critical_rate)}; loss {end}",
-        "more than 6 times, the largest rate for ReLU networks (remark 1); loss below a tenth of the initial one",
+        "more than 6 times, about the largest rate from which ReLU networks start without diverging (remark 1); loss "
+        "below a tenth of the initial one",
         verdict(not h.diverged and phase.multiple > 6 and bool(loss[-1] < loss[0] / 10)),
         f"Our schedule ends at the rate {number(phase.final_rate)}, {number(phase.multiple)} times the critical rate "
-        f"at initialisation, {number(phase.initial_critical_rate)}; the loss {end}. The paper's ends at "
+        f"at initialisation, {number(phase.initial_critical_rate)}; the loss {end}. The paper's schedule ends at "
         f"{number(run.paper.final_rate)}, {number(run.paper.multiple)} times.",
     )
 
 
-def _restart(phase: Phase, restart: Phase, name: str) -> Claim:
+def _final(quoted: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The rate that Fig. 18 starts from, and as a multiple of the quoted critical rate."""
+    if not {"final_learning_rate", "critical_learning_rate"} <= quoted.keys():
+        return None
+    return quoted["final_learning_rate"], quoted["final_learning_rate"] / quoted["critical_learning_rate"]
+
+
+def _restart(phase: Phase, restart: Phase, name: str, final: tuple[float, float] | None) -> Claim:
+    """``final``: the rate that the paper started from, where this one should be the same, and its multiple."""
     h, rate = restart.history, f"{number(phase.final_rate)} ({number(phase.multiple)} times the initial critical rate)"
-    if h.diverged:
+    theirs, comparable = "diverges (Fig. 18)", not phase.history.diverged
+    if final is not None:
+        theirs = f"diverges at {number(final[0])}, {number(final[1])} times the critical rate (Fig. 18)"
+        comparable &= bool(abs(phase.multiple / final[1] - 1) <= 0.1)
+    if phase.history.diverged:
+        ours, course = "the schedule itself diverges", "it diverges, but so does the schedule itself."
+    elif h.diverged:
         last = "is no longer finite" if math.isinf(h.loss[-1]) else f"is {number(h.loss[-1])}"
         ours = f"diverges within {len(h) - 1} iterations"
         course = f"it diverges: at iteration {len(h) - 1} the loss {last}."
@@ -141,10 +160,10 @@ def _restart(phase: Phase, restart: Phase, name: str) -> Claim:
         )
     return Claim(
         f"from the start, the rate with which {name} ends diverges",
-        "diverges (Fig. 18)",
+        theirs,
         ours,
-        "none",
-        verdict(h.diverged),
+        f"{len(h) - 1} iterations" + ("; needs the paper's final rate, ± 10 %" if final else ""),
+        verdict(h.diverged if comparable else None),
         f"Started at the rate with which {name} ends, {rate}, {course}",
     )
 
@@ -160,7 +179,9 @@ def _top(run: MultipleRun) -> Claim:
         f"{within} of {len(shares)}{smallest}",
         "at least 95 % of each rise",
         verdict(within == len(shares) if shares else None),
-        f"Of {_catapults(len(shares))}, {within} have at least 95 % of their rise in the top-{s} eigenspace{smallest}.",
+        f"Catapults with at least 95 % of their rise in the top-{s} eigenspace: {within} of {len(shares)}{smallest}."
+        if shares
+        else "There is no catapult that could be attributed to an eigenspace.",
     )
 
 

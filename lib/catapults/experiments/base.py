@@ -30,7 +30,12 @@ class Experiment(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            raise ParameterError("\n".join(_explain(detail, values) for detail in error.errors())) from None
+            problems: dict[str, list[str]] = {}  # several on one value where a union allows several types
+            for detail in error.errors():
+                start, message = _explain(detail, values)
+                problems.setdefault(start, []).append(message)
+            lines = (start + _either(messages) for start, messages in problems.items())
+            raise ParameterError("\n".join(lines)) from None
 
     @classmethod
     def from_namespace(cls, namespace: dict[str, Any]) -> "Experiment":
@@ -79,6 +84,8 @@ class NetworkExperiment(Experiment):
                 raise ValueError(f"labels = {self.labels!r}: {self.dataset!r} has no classes; allowed is 'zero-one'")
         if self.architecture == "wrn" and (self.depth < 10 or self.depth % 6 != 4):
             raise ValueError(f"depth = {self.depth!r}: a Wide ResNet allows 6 b + 4 for b blocks a group (10, 16, ...)")
+        if self.architecture == "wrn" and self.image_size is not None and self.image_size % 4:
+            raise ValueError(f"image_size = {self.image_size!r}: a Wide ResNet allows multiples of 4")
         if self.architecture != "wrn" and self.norm is not None:
             raise ValueError(f"norm = {self.norm!r}: architecture {self.architecture!r} has none; allowed is None")
         if self.parameterization == "pytorch" and self.gain != 1:
@@ -142,6 +149,11 @@ class Start:
         return sum(p.numel() for p in self.model.parameters())
 
 
+def threshold(outputs: int) -> str:
+    """How the critical learning rate is written for a number of outputs."""
+    return "n/‖K‖" if outputs == 1 else "nc/‖K‖"
+
+
 def check_tops(top: int | list[int], n_train: int, dataset: str) -> None:
     """Raise ``ValueError`` unless these are dimensions of top eigenspaces of the kernel, in ascending order."""
     tops = top if isinstance(top, list) else [top]
@@ -151,14 +163,20 @@ def check_tops(top: int | list[int], n_train: int, dataset: str) -> None:
         raise ValueError(f"top = {top!r}: allowed are whole numbers from 1 to {largest}, one or several that ascend")
 
 
-def _explain(detail: Any, values: dict[str, Any]) -> str:
-    """One line on one of pydantic's error details, in the form ``name = value: what is allowed``."""
+def _explain(detail: Any, values: dict[str, Any]) -> tuple[str, str]:
+    """What one of pydantic's error details says: ``name = value: `` and ``what is allowed``."""
     message = detail["msg"].removeprefix("Value error, ")
     name = str(detail["loc"][0]) if detail["loc"] else ""
     if not name or message.startswith((f"{name} =", f"{name}:")):
-        return message
+        return message, ""
     if detail["type"] == "missing":
-        return f"{name}: missing; it has to be given"
+        return f"{name}: ", "missing; it has to be given"
     if detail["type"] == "extra_forbidden":
-        return f"{name}: unknown parameter"
-    return f"{name} = {values[name]!r}: {message[0].lower()}{message[1:]}"
+        return f"{name}: ", "unknown parameter"
+    return f"{name} = {values[name]!r}: ", f"{message[0].lower()}{message[1:]}"
+
+
+def _either(messages: list[str]) -> str:
+    """Messages on one value, of which any one has to be followed."""
+    first, *others = dict.fromkeys(messages)
+    return ", or ".join([first, *(message.removeprefix("input should be ") for message in others)])

@@ -5,14 +5,14 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import field_validator, model_validator
 
 from .. import training
 from ..display import Text, number
 from ..schedules import LearningRate
 from ..training import History
-from .base import NetworkExperiment, PositiveInt, check_tops
+from .base import NetworkExperiment, PositiveInt, check_tops, threshold
 
 
 class GDCatapult(NetworkExperiment):
@@ -74,7 +74,7 @@ class GDRun:
     @property
     def threshold(self) -> str:
         """How the critical learning rate is written for this run's number of outputs."""
-        return "n/‖K‖" if self.outputs == 1 else "nc/‖K‖"
+        return threshold(self.outputs)
 
     @property
     def top(self) -> int:
@@ -100,6 +100,12 @@ class GDRun:
         return int(self.history.loss.argmax())
 
     @property
+    def spikes(self) -> bool:
+        """Whether the loss rises to at least twice its initial value without diverging."""
+        loss = self.history.loss
+        return not self.history.diverged and bool(loss[self.peak] >= 2 * loss[0])
+
+    @property
     def back(self) -> int | None:
         """The first iteration after the peak with a loss below the initial one; None if there is none."""
         loss = self.history.loss
@@ -119,8 +125,8 @@ class GDRun:
         return float(rises.max() / rest[0]) if rest[0] > 0 else 0.0
 
     @property
-    def hessian(self) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    def hessian(self) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
         """The iterations at which the Hessian was measured, its critical rates, and those of the kernel (Fig. 12)."""
-        exact = self.history.hessian_critical_learning_rate
-        there = np.flatnonzero(np.isfinite(exact))
-        return there, exact[there], self.history.critical_learning_rate[there]
+        exact, approximate = self.history.hessian_critical_learning_rate, self.history.critical_learning_rate
+        there = np.flatnonzero(np.isfinite(exact) & np.isfinite(approximate))
+        return there, exact[there], approximate[there]

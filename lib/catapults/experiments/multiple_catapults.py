@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pydantic import field_validator, model_validator
@@ -11,7 +12,7 @@ from ..catapult import Catapult
 from ..display import Text, number
 from ..schedules import Schedule
 from ..training import History
-from .base import NetworkExperiment, PositiveInt, check_tops
+from .base import NetworkExperiment, PositiveInt, check_tops, threshold
 
 
 class MultipleCatapults(NetworkExperiment):
@@ -29,8 +30,11 @@ class MultipleCatapults(NetworkExperiment):
 
     @field_validator("paper_schedule", "our_schedule")
     @classmethod
-    def _readable(cls, value: int | float | str) -> int | float | str:
-        Schedule.parse(value)
+    def _readable(cls, value: int | float | str, info: Any) -> int | float | str:
+        try:
+            Schedule.parse(value)
+        except ValueError as error:
+            raise ValueError(str(error).replace("learning_rate", info.field_name, 1)) from None
         return value
 
     @model_validator(mode="after")
@@ -47,14 +51,15 @@ class MultipleCatapults(NetworkExperiment):
         started = time.perf_counter()
         start = self.start()
 
-        def descend(learning_rate: float | int | str, steps: int) -> History:
+        def descend(learning_rate: float | int | str, steps: int) -> Phase:
             model = self.model(start.inputs, start.outputs).to(start.inputs.device)
-            return training.gradient_descent(
+            history = training.gradient_descent(
                 model, start.inputs, start.targets, learning_rate, steps, self.top, progress=progress
             )
+            return Phase(history, start.outputs)
 
-        paper, ours = (Phase(descend(schedule, self.steps)) for schedule in (self.paper_schedule, self.our_schedule))
-        restarts = (Phase(descend(phase.final_rate, self.restart_steps)) for phase in (paper, ours))
+        paper, ours = (descend(schedule, self.steps) for schedule in (self.paper_schedule, self.our_schedule))
+        restarts = (descend(phase.final_rate, self.restart_steps) for phase in (paper, ours))
         seconds = time.perf_counter() - started
         return MultipleRun(self, start.source, start.device, paper, ours, *restarts, start.parameters, seconds)
 
@@ -74,6 +79,12 @@ class Phase:
     """One training of the four."""
 
     history: History
+    outputs: int
+
+    @property
+    def threshold(self) -> str:
+        """How the critical learning rate is written for this number of outputs."""
+        return threshold(self.outputs)
 
     @property
     def catapults(self) -> list[Catapult]:

@@ -12,7 +12,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from ..display import Figure
+from ..display import Figure, number
 from ..training import History
 
 INK = "#222222"
@@ -83,6 +83,14 @@ def draw_split(axes: Axes, history: History, s: int) -> None:
 def mathtext(threshold: str) -> str:
     """n/‖K‖ as matplotlib sets it, which lacks the sign in its text font."""
     return f"${threshold.replace('‖K‖', chr(92) + 'Vert K' + chr(92) + 'Vert')}$"
+
+
+def end_of(history: History) -> str:
+    """What becomes of the loss in the end, for an alternative text."""
+    last, end = history.iteration[-1], history.loss[-1]
+    if history.diverged:
+        return f"diverges: at iteration {last} it is {number(end) if np.isfinite(end) else 'no longer finite'}"
+    return f"ends at {number(end)}"
 
 
 def unstable(history: History) -> list[np.ndarray]:

@@ -5,7 +5,20 @@ from matplotlib.axes import Axes
 
 from ..display import Figure, number
 from ..experiments.gd_catapult import GDRun
-from .base import INK, NORM, REST, SHADED, TOP, canvas, draw_split, finish, mathtext, plain_numbers, when_unstable
+from .base import (
+    INK,
+    NORM,
+    REST,
+    SHADED,
+    TOP,
+    canvas,
+    draw_split,
+    end_of,
+    finish,
+    mathtext,
+    plain_numbers,
+    when_unstable,
+)
 
 
 def loss_curve(run: GDRun) -> Figure:
@@ -14,7 +27,7 @@ def loss_curve(run: GDRun) -> Figure:
         _draw_loss(figure.subplots(), run)
     return save(
         f"Training loss under gradient descent at {number(run.learning_rate / run.critical_learning_rate)} times the "
-        f"critical learning rate (as the paper's Fig. 2). {SHADED.format(run.threshold)}",
+        f"critical learning rate (drawn like the paper's Fig. 2). {SHADED.format(run.threshold)}",
         f"Line plot, logarithmic loss axis. {_course(run)} {when_unstable(run.history)}",
     )
 
@@ -34,8 +47,8 @@ def loss_and_norm(run: GDRun) -> Figure:
         below.set(ylabel="norm ‖K‖", xlabel="iteration")
         finish(below, run.history)
     return save(
-        "Training loss and spectral norm of the tangent kernel (as the paper's Fig. 13). Where ‖K‖ is above the dotted "
-        f"line {line}, the learning rate exceeds the critical one. {SHADED.format(run.threshold)}",
+        "Training loss and spectral norm of the tangent kernel (drawn like the paper's Fig. 13). Where ‖K‖ is "
+        f"above the dotted line {line}, the learning rate exceeds the critical one. {SHADED.format(run.threshold)}",
         f"Two line plots over the iterations, logarithmic axes. {_course(run)} The norm of the kernel starts at "
         f"{number(norm[0])}, is at most {number(norm.max())} and at least {number(norm.min())}, and ends at "
         f"{number(norm[-1])}; the line {line} is at {number(threshold)}. {when_unstable(run.history)}",
@@ -50,10 +63,12 @@ def loss_split(run: GDRun) -> Figure:
             draw_split(axes, h, s)
         axes.set(xlabel="iteration")
     *first, last = map(str, tops)
-    dimensions = f"{', '.join(first)} and {last}" if first else last
+    parts = f"its two parts: in the top-{last} eigenspace"
+    if first:
+        parts = f"its two parts, one panel for each s = {', '.join(first)} and {last}: in the top-s eigenspace"
     return save(
-        f"The training loss (wide grey line) and its two parts: in the top-{dimensions} eigenspace of the tangent "
-        f"kernel (solid) and in the rest (dashed) (as the paper's Fig. {'16' if len(tops) > 1 else '3'}). "
+        f"The training loss (wide grey line) and {parts} of the tangent "
+        f"kernel (solid) and in the rest (dashed) (drawn like the paper's Fig. {'16' if len(tops) > 1 else '3'}). "
         f"{SHADED.format(run.threshold)}",
         f"Three lines over the iterations{', one panel a dimension' if len(tops) > 1 else ''}, logarithmic loss axis. "
         f"{_course(run)} {' '.join(_course_of_parts(run, s) for s in tops)}",
@@ -77,13 +92,23 @@ def hessian_along(run: GDRun) -> Figure:
         right.set(xlim=limits, ylim=limits)
         for axis in (right.xaxis, right.yaxis):
             plain_numbers(axis, *limits)
+    if len(iterations) == 1:
+        course = (
+            f"They hold one dot each: at iteration {iterations[0]} the Hessian's critical rate is {number(exact[0])}, "
+            f"{run.threshold} is {number(approximate[0])}."
+        )
+    else:
+        course = (
+            f"The Hessian's critical rate goes from {number(exact[0])} to {number(exact[-1])}, {run.threshold} from "
+            f"{number(approximate[0])} to {number(approximate[-1])}, at {len(iterations)} iterations."
+        )
     return save(
         f"The critical learning rate by the Hessian of the loss and by the tangent kernel, over the iterations (left) "
-        f"and against each other, one dot an iteration (right; as the paper's Fig. 12, here for gradient descent). "
+        "and against each other, one dot an iteration (right; the dotted diagonal is equality; drawn like the paper's "
+        "Fig. 12, which is for SGD). "
         f"{SHADED.format(run.threshold)}",
-        f"Left, two lines over the iterations, right, dots along the diagonal, all axes of rates logarithmic. The "
-        f"Hessian's critical rate goes from {number(exact[0])} to {number(exact[-1])}, {run.threshold} from "
-        f"{number(approximate[0])} to {number(approximate[-1])}, at {len(iterations)} iterations.",
+        "Left, two lines over the iterations, right, one against the other as dots with the diagonal dotted, all axes "
+        f"of rates logarithmic. {course}",
     )
 
 
@@ -104,6 +129,5 @@ def _draw_loss(axes: Axes, run: GDRun) -> None:
 
 def _course(run: GDRun) -> str:
     h = run.history
-    end = f"diverges after iteration {h.iteration[-1]}" if h.diverged else f"ends at {number(h.loss[-1])}"
-    peak = f"peaks at {number(h.loss[run.peak])} at iteration {run.peak}" if run.peak else "never rises above that"
-    return f"The loss starts at {number(h.loss[0])}, {peak} and {end}."
+    peak = f", peaks at {number(h.loss[run.peak])} at iteration {run.peak}" if run.peak else ", never rises above that"
+    return f"The loss starts at {number(h.loss[0])}{'' if h.diverged else peak} and {end_of(h)}."

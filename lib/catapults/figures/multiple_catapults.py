@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from ..display import Figure, number
 from ..experiments.multiple_catapults import MultipleRun, Phase
 from ..training import History
-from .base import INK, NORM, REST, SHADED, TOP, canvas, draw_split, finish, when_unstable
+from .base import INK, NORM, REST, SHADED, TOP, canvas, draw_split, end_of, finish, when_unstable
 
 _RATES = "Triangles: the iterations at which another rate is set."
 
@@ -20,15 +20,16 @@ def loss_and_norm(phase: Phase, name: str, whose: str) -> Figure:
         below.plot(h.iteration, h.kernel_norm, color=NORM, markersize=4)
         line = h.kernel_norm * h.critical_learning_rate / h.learning_rate
         below.step(h.iteration, line, where="mid", color=INK, linewidth=1, linestyle=":", marker="")
-        below.text(1.01, line[h.measured - 1], "n/η", transform=below.get_yaxis_transform(), va="center")
+        name_of_line = phase.threshold.replace("‖K‖", "η")
+        below.text(1.01, line[h.measured - 1], name_of_line, transform=below.get_yaxis_transform(), va="center")
         below.set(ylabel="norm ‖K‖", xlabel="iteration")
         for axes in (above, below):
             finish(axes, h)
         _mark_rates(above, phase)
     return save(
-        f"Training loss and spectral norm of the tangent kernel under {whose} schedule (as the paper's Fig. 4). Where "
-        "‖K‖ is above the dotted line n/η, the learning rate exceeds the critical one. "
-        f"{SHADED.format('n/‖K‖')} {_RATES}",
+        f"Training loss and spectral norm of the tangent kernel under {whose} schedule (drawn like the paper's Fig. "
+        f"4). Where ‖K‖ is above the dotted line {name_of_line}, the learning rate exceeds the critical one. "
+        f"{SHADED.format(phase.threshold)} {_RATES}",
         f"Two line plots over the iterations, logarithmic axes. {_rates(phase)} {_course(h)} {_spikes(phase)} The norm "
         f"of the kernel goes from {number(h.kernel_norm[0])} to {number(h.kernel_norm[h.measured - 1])}. "
         f"{when_unstable(h)}",
@@ -48,8 +49,8 @@ def loss_split(phase: Phase, name: str, whose: str) -> Figure:
         _mark_rates(axes, phase)
     return save(
         f"The training loss (wide grey line) under {whose} schedule and its two parts: in the top-{s} eigenspace of "
-        f"the tangent kernel (solid) and in the rest (dashed) (as the paper's Fig. 17). {SHADED.format('n/‖K‖')} "
-        f"{_RATES}",
+        f"the tangent kernel (solid) and in the rest (dashed) (drawn like the paper's Fig. 17). "
+        f"{SHADED.format(phase.threshold)} {_RATES}",
         f"Three lines over the iterations, logarithmic loss axis. {_course(h)} {_spikes(phase)} The part in the "
         f"top-{s} eigenspace goes from {number(top[0])} to at most {number(top.max())} and ends at {number(top[-1])}; "
         f"the rest goes from {number(rest[0])} to at most {number(rest.max())} and ends at {number(rest[-1])}.",
@@ -70,8 +71,8 @@ def restarts(run: MultipleRun) -> Figure:
         axes.set(ylabel="training loss", xlabel="iteration")
         axes.legend()
     return save(
-        "Training loss of gradient descent from the start at the rates with which the two schedules end (as the "
-        "paper's Fig. 18). A line that breaks off diverges.",
+        "Training loss of gradient descent from the start at the rates with which the two schedules end (drawn "
+        "like the paper's Fig. 18). A line that breaks off diverges.",
         f"Two lines over the iterations, logarithmic loss axis. At the paper's final rate, {number(paper.final_rate)}: "
         f"{_course(paper.history)} At ours, {number(ours.final_rate)}: {_course(ours.history)}",
     )
@@ -88,8 +89,8 @@ def _rates(phase: Phase) -> str:
 
 
 def _course(h: History) -> str:
-    end = f"diverges after iteration {h.iteration[-1]}" if h.diverged else f"ends at {number(h.loss[-1])}"
-    return f"The loss starts at {number(h.loss[0])}, is at most {number(h.loss.max())} and {end}."
+    most = "" if h.diverged else f", is at most {number(h.loss.max())}"
+    return f"The loss starts at {number(h.loss[0])}{most} and {end_of(h)}."
 
 
 def _spikes(phase: Phase) -> str:
