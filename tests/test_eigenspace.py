@@ -83,7 +83,7 @@ def test_all_eigenvalues_above_a_bound():
     kernel, _ = matrix(torch.arange(300, dtype=torch.float64))
     pairs = top_eigenpairs(kernel, 3, above=280.5)
     assert (pairs.values > 280.5).sum() == 19 and pairs.values[0] <= 280.5
-    everything = top_eigenpairs(Counting(kernel), 3, above=-1.0)
+    everything = top_eigenpairs(kernel, 3, above=-1.0)
     torch.testing.assert_close(everything.values, torch.arange(300, dtype=torch.float64), rtol=1e-9, atol=1e-9)
 
 
@@ -137,6 +137,39 @@ def test_on_the_gpu():
 def test_without_convergence_the_whole_kernel_is_decomposed(monkeypatch):
     kernel, _ = matrix(torch.linspace(0, 1, 300, dtype=torch.float64))
     monkeypatch.setattr(eigenspace, "_EXPANSIONS", 1)
-    for given_as in (kernel, Counting(kernel)):
-        pairs = top_eigenpairs(given_as, 3)
-        torch.testing.assert_close(pairs.values[-3:], torch.linspace(0, 1, 300, dtype=torch.float64)[-3:])
+    pairs = top_eigenpairs(kernel, 3)
+    torch.testing.assert_close(pairs.values[-3:], torch.linspace(0, 1, 300, dtype=torch.float64)[-3:])
+    with pytest.raises(RuntimeError, match="top = 3: a kernel of 300 rows that is not formed"):
+        top_eigenpairs(Counting(kernel), 3)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-24, 1e18, 1e25])
+@pytest.mark.usefixtures("always_iterate")
+def test_extreme_scales(scale):
+    kernel, _ = matrix(torch.linspace(0, 1, 300, dtype=torch.float64) ** 4)
+    pairs = top_eigenpairs((scale * kernel).float(), 3)
+    expected = scale * torch.linspace(0, 1, 300, dtype=torch.float64)[-3:] ** 4
+    torch.testing.assert_close(pairs.values[-3:].double(), expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("size", [27.5, 31.0, 40.0, 100.0])
+def test_an_eigenvalue_that_appears_outside_of_the_space_followed_is_found(size):
+    """Twenty eigenvalues from 11 to 30; then one of the others becomes large, and the kernel stays as it is."""
+    values = torch.cat([torch.linspace(0, 1, 680), torch.arange(11.0, 31.0)]).double()
+    before, vectors = matrix(values)
+    after = before + (size - values[300]) * torch.outer(vectors[:, 300], vectors[:, 300])
+    pairs, expected = top_eigenpairs(before, 5), torch.sort(torch.cat([values[-5:], torch.tensor([size])])).values[-5:]
+    for _ in range(12):
+        pairs = top_eigenpairs(after, 5, pairs.start)
+    torch.testing.assert_close(pairs.values, expected.double(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.usefixtures("always_iterate")
+def test_a_gap_that_rounding_hides_is_resolved_in_float64():
+    """The gap below the top five is 1e-4 beside a norm of 1e3, and single precision resolves 3e-3."""
+    values = torch.cat([torch.linspace(0, 0.9, 394), torch.tensor([1.0, 1.0001, 1.1, 1.2, 1.3, 1000.0])]).double()
+    kernel, vectors = matrix(values)
+    pairs = top_eigenpairs(kernel.float(), 5)
+    assert pairs.vectors.dtype == torch.float32
+    cosines = torch.linalg.svdvals(torch.linalg.eigh(kernel.float().double())[1][:, -5:].T @ pairs.vectors.double())
+    assert 1 - cosines.min() < 1e-5

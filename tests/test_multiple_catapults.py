@@ -191,7 +191,7 @@ class TestClaims:
     @pytest.mark.parametrize(
         "ours, holds, said",
         [
-            (TWO, True, "starts at 8, is 2 after the first catapult and 0.5 at the end, after 2."),
+            (TWO, True, "before the second catapult and 0.5 at the end, after 2."),
             (phase(TWO.history.loss.tolist(), [8, 4, 2, 2, 2, 1.5, 1.2, 1.2], RATES), False, "1.2 at the end"),
             (ONE, None, "not several catapults"),
             (DIVERGED, None, "Our schedule diverges"),
@@ -221,7 +221,7 @@ class TestClaims:
     def test_the_rate_at_the_end_is_named_beside_what_is_quoted(self, run):
         claim = claims(made(run), {"critical_learning_rate": 3.6, "final_learning_rate": 60.0})["multiple"]
         assert "60, 16.7 times 3.6" in claim.paper and claim.ours.startswith("15, 7.5 times 2;")
-        assert "The paper's ends at 7, 3.5 times." in claim.sentence
+        assert "The paper's schedule ends at 7, 3.5 times." in claim.sentence
         assert "60" not in claims(made(run), {"critical_learning_rate": 3.6})["multiple"].paper
 
     def test_the_restart_diverges(self, run):
@@ -231,6 +231,19 @@ class TestClaims:
         assert "does not diverge. The loss goes from 1 to at most 1 and is 0.7" in found["paper_restart"].sentence
         finite = claims(made(run, paper_restart=TWICE), {})["paper_restart"]
         assert finite.verdict == REPRODUCED and "at iteration 7 the loss is 7e+06" in finite.sentence
+
+    def test_the_papers_restart_is_compared_at_the_papers_final_rate_only(self, run):
+        near, far = ({"critical_learning_rate": 2.0, "final_learning_rate": rate} for rate in (7.2, 60.0))
+        assert claims(made(run), near)["paper_restart"].verdict == NOT_REPRODUCED  # 3.5 times, quoted 3.6 times
+        claim = claims(made(run), far)["paper_restart"]
+        assert claim.verdict == NOT_COMPARED and "diverges at 60, 30 times" in claim.paper
+
+    def test_a_schedule_that_diverges_itself_says_nothing_of_its_final_rate(self, run):
+        claim = claims(made(run, ours=DIVERGED), {})["our_restart"]
+        assert claim.verdict == NOT_COMPARED and "so does the schedule itself" in claim.sentence
+
+    def test_a_schedule_that_diverges_is_not_reproduced(self, run):
+        assert verdict(made(run, ours=TWICE), "ours") is False
 
     def test_all_lie_in_the_top_eigenspace(self, run):
         spread = phase(ONE.history.loss.tolist(), [8, 4, 2, 2, 2, 2, 2, 2], 6.0, share=0.9)

@@ -130,7 +130,7 @@ def test_the_figure_says_its_numbers(run):
 
 def made_up(ratio: float, expected: float = 2.0, error: float = 1e-5) -> ScalingRun:
     """A run at the sizes that the bound on the step's time is for."""
-    experiment = Scaling.create(**SMALL | {"samples": [128, 5000], "width": 1024})
+    experiment = Scaling.create(**SMALL | {"samples": [128, 5000], "width": 1024, "input_dim": 3072})
     points = [Point(n, 3, 1.0, ratio, 2 * ratio, 1.0, expected) for n in experiment.samples]
     return ScalingRun(experiment, "cpu", {FCN: points, CNN: points}, 128, {FCN: Errors(error, 0.0, 0.0)}, 1.0)
 

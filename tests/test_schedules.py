@@ -43,6 +43,18 @@ def test_impossible_schedules(written):
         Schedule.parse(written)
 
 
+@pytest.mark.parametrize("value", [-1.0, 0.0, math.nan, math.inf])
+def test_impossible_rates_as_objects(value):
+    with pytest.raises(ValueError, match="learning_rate = .*: allowed are a positive number"):
+        LearningRate(value)
+
+
+@pytest.mark.parametrize("iterations", [[], [5], [0, 3, 3], [0, 5, 2]])
+def test_impossible_schedules_as_objects(iterations):
+    with pytest.raises(ValueError, match="do not ascend from 0"):
+        Schedule(tuple((iteration, LearningRate(1.0)) for iteration in iterations))
+
+
 def test_the_papers_schedule():
     schedule = Schedule.parse("6; 15: 10; 60: 15")
     set_at = {iteration: schedule.at(iteration) for iteration in range(100)}

@@ -1,5 +1,6 @@
 import copy
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def test_a_kernel_that_does_not_fit_is_not_formed_and_gives_the_same_run(monkeyp
     formed = gradient_descent(*problem(outputs=outputs), "1.5 eta_crit", steps=6, top=2)
     monkeypatch.setattr(tangent.Linearization, "kernel_fits", lambda self: False)
     monkeypatch.setattr(tangent.Linearization, "kernel", lambda self: pytest.fail("formed"))
-    monkeypatch.setattr(eigenspace, "_SMALL", 1)
+    monkeypatch.setattr(eigenspace, "_SMALL", 20)
     free = gradient_descent(*problem(outputs=outputs), "1.5 eta_crit", steps=6, top=2)
     for name in ("loss", "loss_top", "loss_rest", "kernel_norm", "unstable_directions"):
         np.testing.assert_allclose(getattr(free, name), getattr(formed, name), rtol=1e-3)
@@ -127,6 +128,42 @@ def test_initialisations_without_a_kernel(scale, rate):
         gradient_descent(model, inputs, targets, rate, steps=3)
 
 
+def test_a_dead_network_keeps_its_rate():
+    """After the first step all ReLUs are off: the kernel is zero, of which no multiple is a learning rate."""
+    model, inputs, targets = problem()
+    with torch.no_grad():
+        model[-1].weight.abs_()
+    model[-1].requires_grad_(False)
+    inputs = inputs.abs()
+    with torch.no_grad():
+        model[1].weight.abs_()
+        model[3].weight.abs_()
+    history = gradient_descent(model, inputs, targets - 100, "60 eta_crit; 2: 1.5 current eta_crit", steps=4)
+    assert math.isinf(history.critical_learning_rate[2]) and len(history) == 5
+    assert (history.learning_rate == history.learning_rate[0]).all()
+
+
+def test_a_hessian_that_does_not_converge_ends_nothing(monkeypatch):
+    monkeypatch.setattr(hessian, "critical_learning_rate", lambda *arguments: (_ for _ in ()).throw(RuntimeError))
+    history = gradient_descent(*problem(), 0.1, steps=2, hessian_every=1)
+    assert np.isnan(history.hessian_critical_learning_rate).all() and len(history) == 3
+
+
+def test_a_step_holds_one_kernel_only(monkeypatch):
+    alive, most = weakref.WeakSet(), []
+    formed = tangent.Linearization._zeros
+
+    def zeros(self):
+        kernel = formed(self)
+        alive.add(kernel)
+        most.append(len(alive))
+        return kernel
+
+    monkeypatch.setattr(tangent.Linearization, "_zeros", zeros)
+    gradient_descent(*problem(), 0.1, steps=4)
+    assert max(most) == 1 and len(most) == 5
+
+
 def test_the_same_seed_gives_the_same_numbers():
     first, second = (gradient_descent(*problem(), "1.5 eta_crit", steps=10) for _ in range(2))
     assert np.array_equal(first.loss, second.loss) and np.array_equal(first.kernel_norm, second.kernel_norm)
@@ -143,7 +180,7 @@ def test_the_same_seed_gives_the_same_numbers():
         ({"top": []}, r"top = \[\]: allowed"),
         ({"top": 2.5}, "top = 2.5: allowed"),
         ({"hessian_every": 0}, "hessian_every = 0: allowed are whole numbers of at least 1"),
-        ({"learning_rate": "1; 2: 3"}, "learning_rate = '1; 2: 3': allowed are changes before the last of 2 steps"),
+        ({"learning_rate": "1; 2: 3"}, "learning_rate = '1; 2: 3': allowed are changes at iterations below steps = 2"),
         ({"targets": torch.rand(11)}, r"targets: shape \(11,\); allowed is as many a sample as outputs"),
         ({"targets": torch.full((12,), math.nan)}, "targets: holds values that are not finite"),
         ({"inputs": torch.full((12, 10), math.inf)}, "inputs: holds values that are not finite"),

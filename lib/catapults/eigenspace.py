@@ -14,6 +14,10 @@ _TOLERANCE = (
 )
 _ROUNDING = 30  # times machine precision times ||K||: what no residual gets below
 _EXTRA = 5  # vectors beyond those asked for
+_NOISE = 0.1  # in the scout
+_STALLED = (
+    1e-2  # residual beside ||K|| of an iteration that ran out of numbers: values too large or too small for the type
+)
 _WIDEST = 6  # times the vectors wanted: a wider basis is cut back to the best vectors in it
 _EXPANSIONS = 300  # of the basis by products with the kernel, before it is given up
 
@@ -52,9 +56,10 @@ def top_eigenpairs(
     that of a similar kernel's eigenpairs, such as the step's before) is expanded by products with the kernel, until
     each residual is less than a thousandth of the gap between the eigenvalues asked for and the next one, or rounding.
 
-    Should that take too long, the large kernel too is decomposed as a whole.
+    Should that take too long, or ask for more than a quarter of all, the large kernel too is decomposed as a whole.
 
-    Raises :class:`NotFinite` for a kernel with entries that are not.
+    Raises :class:`NotFinite` for a kernel with entries that are not, and ``RuntimeError`` where it should be decomposed
+    as a whole and is known only by its products.
     """
     if isinstance(kernel, Tensor) and kernel.dtype in (torch.float16, torch.bfloat16):
         kernel = kernel.float()
@@ -67,6 +72,10 @@ def top_eigenpairs(
             return pairs
         top, start = 2 * top, pairs.start
     if not isinstance(kernel, Tensor):
+        if m > _SMALL:
+            raise RuntimeError(
+                f"top = {top}: a kernel of {m} rows that is not formed allows fewer, or did not converge"
+            )
         kernel = kernel @ torch.eye(m, dtype=kernel.dtype, device=kernel.device)
     return spectrum(kernel)
 
@@ -82,29 +91,63 @@ def spectrum(kernel: Float[Tensor, "m m"]) -> Eigenpairs:
 def _subspace_iteration(kernel: Kernel, top: int, start: Tensor | None) -> Eigenpairs | None:
     """Rayleigh-Ritz in a basis that grows by the residuals of its best vectors, and is cut back to these when large.
 
-    ``None`` without convergence in ``_EXPANSIONS``.
+    Goes on in float64 where rounding hides the gap. An eigenvalue that grows outside of the space that is followed is
+    found by a scout: a vector multiplied by the kernel once in each search, never quite free of noise.
+    ``None`` without convergence.
     """
-    width = top + _EXTRA
+    width = top + _EXTRA + 1  # the last one is a scout: it looks for what the others miss
     noise = torch.randn(len(kernel), width, generator=torch.Generator().manual_seed(0)).to(kernel.device, kernel.dtype)
     basis = _orthonormal(noise if start is None else torch.cat([start[:, -width:], noise], 1)[:, :width])
     images = kernel @ basis
     _check_finite(images)
-    for _ in range(_EXPANSIONS):
+    for expansion in range(_EXPANSIONS):
         values, coordinates = torch.linalg.eigh(_small(basis.T @ images).tril())
         values, coordinates = values[-width:].to(basis), coordinates[:, -width:].to(basis)
         vectors, images_of_vectors = basis @ coordinates, images @ coordinates
         residuals = images_of_vectors - vectors * values
-        gaps = values - values[-top - 1]
-        rounding = _ROUNDING * torch.finfo(kernel.dtype).eps * values[-1].abs()
-        wanting = residuals.norm(dim=0) > torch.maximum(_TOLERANCE * gaps, rounding)
-        if wanting[-top:].any():
+        norms, tolerances = _norms(residuals), _TOLERANCE * (values - values[-top - 1])
+        wanting = norms > tolerances.clamp(min=_ROUNDING * torch.finfo(basis.dtype).eps * values[-1].abs().item())
+        if wanting[-top:].any() or expansion == 0:
+            wanting |= expansion == 0
             if basis.shape[1] > _WIDEST * width:
                 basis, images = vectors, images_of_vectors
             directions = _orthonormal(residuals[:, wanting], basis)
-        if not wanting[-top:].any() or not directions.shape[1]:  # the rest is rounding
-            return Eigenpairs(values[-top:], vectors[:, -top:], vectors)
-        basis, images = torch.cat([basis, directions], 1), torch.cat([images, kernel @ directions], 1)
+            if directions.shape[1]:
+                basis = torch.cat([basis, directions], 1)
+                images = torch.cat([images, _product(kernel, directions)], 1)
+                continue
+        if (norms > tolerances)[-top:].any() and basis.dtype == torch.float32 and _has_float64(kernel):
+            basis = _orthonormal(vectors.double())
+            images = _product(kernel, basis)
+            continue
+        if not norms[-top:].max() <= _STALLED * values[-1].abs():
+            return None
+        values, vectors = values.to(kernel.dtype), vectors.to(kernel.dtype)
+        scout = _direction(images_of_vectors[:, :1].to(noise)) + _NOISE * _direction(noise[:, :1])
+        return Eigenpairs(values[-top:], vectors[:, -top:], torch.cat([_direction(scout), vectors[:, 1:]], 1))
     return None
+
+
+def _direction(vector: Float[Tensor, "m 1"]) -> Float[Tensor, "m 1"]:
+    norm = _norms(vector)
+    return vector / norm if norm > 0 else vector
+
+
+def _norms(vectors: Float[Tensor, "m b"]) -> Float[Tensor, " b"]:
+    """Of each column, where its squares may be too small or too large for the type."""
+    largest = vectors.abs().amax(0)
+    return (vectors / largest.where(largest > 0, 1)).norm(dim=0) * largest
+
+
+def _has_float64(kernel: Kernel) -> bool:
+    return isinstance(kernel, Tensor) and kernel.device.type != "mps"
+
+
+def _product(kernel: Kernel, vectors: Float[Tensor, "m b"]) -> Float[Tensor, "m b"]:
+    """K V in the precision of the vectors, some rows of the kernel at a time where that is not its own."""
+    if vectors.dtype == kernel.dtype:
+        return kernel @ vectors
+    return torch.cat([rows.to(vectors.dtype) @ vectors for rows in kernel.split(_SMALL)])
 
 
 def _orthonormal(vectors: Float[Tensor, "m b"], to: Float[Tensor, "m q"] | None = None) -> Float[Tensor, "m k"]:
@@ -114,10 +157,10 @@ def _orthonormal(vectors: Float[Tensor, "m b"], to: Float[Tensor, "m q"] | None 
     """
     eps = torch.finfo(vectors.dtype).eps
     for _ in range(2):
-        before = vectors.norm(dim=0)
+        before = _norms(vectors)
         if to is not None:
             vectors = vectors - to @ (to.T @ vectors)
-        norms = vectors.norm(dim=0)
+        norms = _norms(vectors)
         vectors = vectors[:, norms > 10 * eps * before] / norms[norms > 10 * eps * before]
         values, coordinates = torch.linalg.eigh(_small(vectors.T @ vectors))
         kept = values > 1e3 * eps
@@ -132,4 +175,4 @@ def _check_finite(values: Tensor) -> None:
 
 def _small(matrix: Tensor) -> Tensor:
     """On the CPU and in float64, where small dense algebra is fast and exact."""
-    return matrix.to("cpu", torch.float64)
+    return matrix.cpu().double()

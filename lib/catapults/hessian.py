@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .eigenspace import top_eigenpairs
-from .tangent import Linearization, full_precision, linearize
+from .precision import full_precision
+from .tangent import Linearization, linearize
 
 
 @dataclass(frozen=True)

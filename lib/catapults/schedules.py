@@ -19,6 +19,10 @@ class LearningRate:
     value: float
     of: Literal["", "eta_crit", "current eta_crit"] = ""
 
+    def __post_init__(self):
+        if not 0 < self.value < math.inf:
+            raise ValueError(f"learning_rate = {self.value!r}: {_ALLOWED}")
+
     @classmethod
     def parse(cls, given: "float | str | LearningRate") -> "LearningRate":
         """Read ``6``, ``"6"``, ``"1.67 eta_crit"`` or ``"1.5 current eta_crit"``.
@@ -54,6 +58,11 @@ class Schedule:
 
     steps: tuple[tuple[int, LearningRate], ...]
 
+    def __post_init__(self):
+        iterations = [iteration for iteration, _ in self.steps]
+        if iterations[:1] != [0] or sorted(set(iterations)) != iterations:
+            raise ValueError(f"learning_rate: its iterations {iterations} do not ascend from 0; {_ALLOWED}")
+
     @classmethod
     def parse(cls, given: "float | str | LearningRate | Schedule") -> "Schedule":
         """Read what :meth:`LearningRate.parse` reads, or such rates with the iterations at which they are set.
@@ -75,9 +84,10 @@ class Schedule:
                     raise ValueError
         except ValueError:
             raise ValueError(f"learning_rate = {given!r}: {_ALLOWED}") from None
-        if any(later <= earlier for (earlier, _), (later, _) in zip(steps, steps[1:], strict=False)):
-            raise ValueError(f"learning_rate = {given!r}: its iterations do not ascend; {_ALLOWED}")
-        return cls(tuple(steps))
+        try:
+            return cls(tuple(steps))
+        except ValueError:
+            raise ValueError(f"learning_rate = {given!r}: its iterations do not ascend; {_ALLOWED}") from None
 
     def at(self, iteration: int) -> LearningRate | None:
         """The rate that is set at this iteration; ``None`` where it stays as it is."""

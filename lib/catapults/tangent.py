@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 import torch
@@ -27,8 +28,10 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, jacrev, vmap
 from torch.nn import functional as F
 
+from .checks import whole_number
 from .eigenspace import Kernel, top_eigenpairs
 from .models import NTKConv2d, NTKLinear
+from .precision import full_precision
 
 _LINEAR = (nn.Linear, NTKLinear)
 _CONVOLUTION = (nn.Conv1d, nn.Conv2d, nn.Conv3d, NTKConv2d)
@@ -74,7 +77,8 @@ def split_loss(residual: Float[Tensor, " *shape"], kernel: Kernel, top: int) -> 
     """
     if residual.numel() != len(kernel):
         raise ValueError(f"residual: {residual.numel()} entries for a kernel of {len(kernel)} rows; allowed: as many")
-    if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top < len(kernel):
+    whole_number(1, top=top)
+    if top >= len(kernel):
         raise ValueError(f"top = {top!r}: allowed are whole numbers from 1 to {len(kernel) - 1}")
     return split_by_eigenvectors(residual.flatten(), top_eigenpairs(kernel, top).vectors[:, -top:])
 
@@ -120,7 +124,7 @@ def layers(model: nn.Module, inputs: Shaped[Tensor, "n ..."]) -> Layers:
         and (own := _own_trainable(module))
         and own.keys() <= {"weight", "bias"}
     }
-    with torch.enable_grad():
+    with full_precision(), torch.enable_grad():
         with _captured(candidates) as calls:
             outputs = _flat_outputs(model(probe), 2)
         wrt = [*(call.edge for call in calls), *([probe] if probe.requires_grad else [])]
@@ -129,7 +133,7 @@ def layers(model: nn.Module, inputs: Shaped[Tensor, "n ..."]) -> Layers:
             for output in outputs
         ]
     mixes = [_mixes(*pair) for pair in zip(*by_sample, strict=True)]
-    with torch.no_grad():
+    with full_precision(), torch.no_grad():
         alone = torch.cat([_flat_outputs(model(sample[None]), 1) for sample in probe])
     if not torch.isfinite(outputs).all():
         raise ValueError("model: its outputs are not finite; allowed are weights and inputs that give finite ones")
@@ -251,7 +255,7 @@ class Linearization:
         elif device.type == "mps":
             free = torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
         else:
-            free = psutil.virtual_memory().available
+            free = min(psutil.virtual_memory().available, _left_in_container())
         return 1.5 * len(self) ** 2 * self.outputs.element_size() <= free
 
     def _zeros(self) -> Float[Tensor, "nc nc"]:
@@ -405,17 +409,26 @@ class _ManyPositions(_Structured):
 
     def _gradients_by_unfolding(self) -> Iterator[tuple[slice, slice, Tensor]]:
         n, c = self.D.shape[:2]
-        outputs, inputs, _ = self._sizes()
+        outputs, inputs, positions = self._sizes()
         D = self._derivatives_by_position().transpose(2, 3)
         channels = self.A.shape[self._channel_axis]
         width = inputs // channels
         step = max(1, _COLUMNS // width) if self.A.device.type == "cpu" else channels
-        for columns in _slices(channels, step):
-            A = self._unfolded(self.A.narrow(self._channel_axis, columns.start, columns.stop - columns.start))
-            row = n * c * A.shape[2]
-            for rows in _slices(outputs, max(1, min(_BLOCK, max(self._block(), 16 * row)) // row)):
-                per_sample = torch.bmm(D[:, :, rows].flatten(1, 2), A).view(n * c, -1)
-                yield rows, slice(columns.start * width, columns.stop * width), per_sample
+        for of_channels in _slices(channels, step):
+            A = self.A.narrow(self._channel_axis, of_channels.start, of_channels.stop - of_channels.start)
+            columns = slice(of_channels.start * width, of_channels.stop * width)
+            size = columns.stop - columns.start
+            row = n * c * size
+            at_once = n * positions * size <= 2 * self._block()
+            unfolded = self._unfolded(A) if at_once else None
+            for rows in _slices(outputs, max(1, min(2 * self._block(), max(self._block(), 16 * row)) // row)):
+                if at_once:
+                    per_sample = torch.bmm(D[:, :, rows].flatten(1, 2), unfolded)
+                else:
+                    per_sample = D.new_empty(n, c * (rows.stop - rows.start), size)
+                    for some in _slices(n, max(1, self._block() // 4 // (positions * size))):
+                        per_sample[some] = torch.bmm(D[some, :, rows].flatten(1, 2), self._unfolded(A[some]))
+                yield rows, columns, per_sample.view(n * c, -1)
 
 
 class _Tokens(_ManyPositions):
@@ -598,6 +611,15 @@ def _slices(size: int, step: int) -> Iterator[slice]:
         yield slice(start, min(start + step, size))
 
 
+def _left_in_container() -> float:
+    """Bytes that a container's limit on memory leaves, where there is one."""
+    try:
+        limit, used = (Path("/sys/fs/cgroup", name).read_text() for name in ("memory.max", "memory.current"))
+        return int(limit) - int(used)
+    except (OSError, ValueError):
+        return math.inf
+
+
 def _lower_blocks(size: int, side: int) -> Iterator[tuple[slice, slice]]:
     """Rows and columns of the blocks that cover the lower triangle of a (size, size) matrix."""
     for rows in _slices(size, side):
@@ -720,17 +742,3 @@ def _refuse_unsuitable_layers(model: nn.Module) -> None:
             )
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
             raise ValueError(f"model: layer {name!r} ({kind}) is random in training mode; allowed is model.eval()")
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Switch CUDA's TF32 arithmetic, which keeps 10 bits of the mantissa, off for products and convolutions."""
-    if not torch.cuda.is_available():
-        yield
-        return
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

@@ -95,14 +95,14 @@ def gradient_descent(
 
     Raises ``ValueError`` for a rate that is not positive or is set after the last step, steps or ``hessian_every``
     below 1, ``top`` outside 1 ... n c - 1, targets whose number differs from the outputs', inputs or targets that are
-    not finite, and models whose tangent kernel does not exist, is zero or is not finite.
+    not finite, and models whose tangent kernel does not exist, is not finite or, where the rate is a multiple, is zero.
     """
     schedule = Schedule.parse(learning_rate)
     whole_number(1, steps=steps)
     if hessian_every is not None:
         whole_number(1, hessian_every=hessian_every)
     if schedule.last >= steps:
-        raise ValueError(f"learning_rate = {learning_rate!r}: allowed are changes before the last of {steps} steps")
+        raise ValueError(f"learning_rate = {learning_rate!r}: allowed are changes at iterations below steps = {steps}")
     for name, values in (("inputs", inputs), ("targets", targets)):
         if not torch.isfinite(values).all():
             raise ValueError(f"{name}: holds values that are not finite; allowed are finite ones")
@@ -130,19 +130,19 @@ def gradient_descent(
             if not loss <= DIVERGED * max(record[0].loss if record else loss, 1.0):
                 raise NotFinite
             fits = fits if record else linearization.kernel_fits()
-            measure_first = exact or last or not fits or (rate is not None and rate.relative)
+            measure_first = not record or exact or last or not fits or (rate is not None and rate.relative)
             if measure_first:
                 kernel = linearization.kernel() if fits else linearization
             else:
                 kernel, _ = linearization.kernel_and_vjp(residual * (-2 * eta / m), add_to=parameters)
             pairs = top_eigenpairs(kernel, tops[-1], pairs and pairs.start)
             critical = _critical(pairs, m)
-            if rate and rate.relative:
+            if rate and rate.relative and (math.isfinite(critical) or not record):  # a dead network keeps its rate
                 eta = rate.absolute(record[0].critical_learning_rate if record else critical, critical)
             if not math.isfinite(eta):
                 raise ValueError("model: its tangent kernel is zero or not finite, which has no critical learning rate")
             if pairs.values[0] * eta > m:
-                pairs = top_eigenpairs(kernel, len(pairs.values), pairs.start, above=m / eta)
+                pairs = top_eigenpairs(kernel, 2 * len(pairs.values), pairs.start, above=m / eta)
         except NotFinite:
             if not record:
                 raise ValueError("model: at initialisation its tangent kernel is not finite") from None
@@ -151,7 +151,7 @@ def gradient_descent(
         hessian_critical = math.nan
         if exact:
             start = hessian.kernel_direction(model, linearization, pairs.vectors[:, -1])
-            hessian_critical = hessian.critical_learning_rate(model, inputs, targets, start)
+            hessian_critical = _hessian_rate(model, inputs, targets, start)
         if measure_first and not last:
             linearization.vjp(residual * (-2 * eta / m), add_to=parameters)
         flat = residual.flatten()
@@ -168,7 +168,16 @@ def gradient_descent(
                 seconds=time.perf_counter() - started,
             )
         )
+        del kernel, linearization  # before those of the next step are formed
     return History(record, False, tops)
+
+
+def _hessian_rate(model: nn.Module, inputs: Tensor, targets: Tensor, start: Tensor) -> float:
+    """NaN without convergence: a measurement does not end a run."""
+    try:
+        return hessian.critical_learning_rate(model, inputs, targets, start)
+    except RuntimeError:
+        return math.nan
 
 
 def _every(period: int | None, iteration: int) -> bool:

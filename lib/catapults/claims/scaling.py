@@ -3,14 +3,15 @@
 from ..display import Text, number, table
 from ..experiments.scaling import FCN, Point, ScalingRun
 
-RATIO, SAMPLES, WIDTH = 6.5, 5000, 1024  # the bound on a step, and the two-layer net that it is for
+RATIO, SAMPLES, WIDTH, INPUTS = 6.5, 5000, 1024, 3072  # the bound on a step, and the net and images it is for
 RELATIVE_ERROR = 1e-3
 HOLDS, DOES_NOT_HOLD, NOT_COMPARED = "✓ holds", "✗ does not hold", "– not compared"
 
 
 def allowed_ratio_applies(run: ScalingRun) -> bool:
     """Whether the run measures what the bound on the time of a step is for."""
-    return run.experiment.width == WIDTH and SAMPLES in run.experiment.samples
+    e = run.experiment
+    return (e.width, e.input_dim) == (WIDTH, INPUTS) and SAMPLES in e.samples
 
 
 def bounds(run: ScalingRun) -> Text:
@@ -18,7 +19,7 @@ def bounds(run: ScalingRun) -> Text:
     point = _bounded(run)
     rows = [
         (
-            f"a step of the {FCN} of width {WIDTH:,} at n = {SAMPLES:,}, over a plain step",
+            f"a step of the {FCN} of width {WIDTH:,} on {INPUTS:,} inputs at n = {SAMPLES:,}, over a plain step",
             f"at most {RATIO}",
             "other sizes" if point is None else number(point.ratio),
             _verdict(None if point is None else point.ratio <= RATIO),
@@ -48,7 +49,8 @@ def limit(run: ScalingRun) -> Text:
     """Whether the bound on the time of a step holds, and what the count of multiplications says about it."""
     point = _bounded(run)
     if point is None:
-        return Text(f"Our bound on a step is for the width {WIDTH:,} and n = {SAMPLES:,}: this run has other sizes.")
+        sizes = f"{INPUTS:,} inputs, the width {WIDTH:,} and n = {SAMPLES:,}"
+        return Text(f"Our bound on a step is for {sizes}: this run has other sizes.")
     if point.ratio <= RATIO:
         return Text(f"The step's bound holds: {number(point.ratio)} plain steps, {RATIO} allowed.")
     text = f"The step's bound does not hold: {number(point.ratio)} plain steps, {RATIO} allowed."

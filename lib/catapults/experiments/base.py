@@ -160,7 +160,8 @@ def check_tops(top: int | list[int], n_train: int, dataset: str) -> None:
     outputs = data.n_outputs(dataset)
     largest = math.inf if outputs is None else n_train * outputs - 1
     if not tops or sorted(set(tops)) != tops or not 1 <= tops[0] <= tops[-1] <= largest:
-        raise ValueError(f"top = {top!r}: allowed are whole numbers from 1 to {largest}, one or several that ascend")
+        limits = "of at least 1" if outputs is None else f"from 1 to {largest}"
+        raise ValueError(f"top = {top!r}: allowed are whole numbers {limits}, one or several that ascend")
 
 
 def _explain(detail: Any, values: dict[str, Any]) -> tuple[str, str]:

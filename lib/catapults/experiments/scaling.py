@@ -177,9 +177,9 @@ def errors(
     model is trained by one step.
     """
     step = training.gradient_descent(model, inputs, targets, learning_rate, 1, top).steps[1]
-    exact = tangent.linearize(copy.deepcopy(model).double().cpu(), inputs.double().cpu())
+    exact = tangent.linearize(copy.deepcopy(model).cpu().double(), inputs.cpu().double())
     values, vectors = decompose(exact.kernel())
-    split = tangent.split_by_eigenvectors(exact.outputs.flatten() - targets.double().cpu(), vectors[:, -top:])
+    split = tangent.split_by_eigenvectors(exact.outputs.flatten() - targets.cpu().double(), vectors[:, -top:])
     norm = abs(step.kernel_norm / values[-1].item() - 1)
     return Errors(norm, *(abs(ours / theirs - 1) for ours, theirs in zip(step.splits[0], split, strict=True)))
 
