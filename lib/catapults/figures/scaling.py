@@ -3,7 +3,7 @@
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from ..claims.scaling import RATIO, allowed_ratio_applies
+from ..claims.scaling import RATIO, SAMPLES, allowed_ratio_applies
 from ..display import Figure, number
 from ..experiments.scaling import CNN, FCN, Point, ScalingRun
 from .base import INK, REST, TOP, canvas, plain_numbers
@@ -27,7 +27,7 @@ def cost(run: ScalingRun) -> Figure:
             thin = style | {"linestyle": _PLAIN[name], "linewidth": 1, "markerfacecolor": "none"}
             below.plot(n, [1e3 * p.plain for p in points], label=f"{name}, plain step", **thin)
         if bounded:
-            above.plot(5000, RATIO, color=INK, linestyle="", marker="v", label=f"our bound, {FCN}")
+            above.plot(SAMPLES, RATIO, color=INK, linestyle="", marker="v", label=f"our bound, {FCN}")
         above.set(ylabel="our step / plain step")
         below.set(ylabel="ms for a step", xlabel="number of samples n")
         for axes in (above, below):
