@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 RUNS = runs.load(ROOT / "chapters")
-SMOKE = {"width": 64, "n_train": 24, "image_size": 8, "steps": 6, "hessian_every": 3}
+SMOKE = {"width": 64, "n_train": 24, "image_size": 8, "steps": 6, "hessian_every": 1}
 WRN = {"architecture": "wrn", "depth": 10, "width": 1, "n_train": 8}
 
 
@@ -96,7 +96,7 @@ def test_chapter_2(changes):
     if "paper_schedule" in changes:
         assert "The run diverges." in said and "no longer finite" in said and "There is no catapult." in said
         assert claims["multiple"]["verdict"] == "not reproduced"
-        assert claims["paper_restart"]["verdict"] == claims["our_restart"]["verdict"] == "reproduced"
+        assert claims["paper_restart"]["verdict"] == claims["our_restart"]["verdict"] == "not compared"
     if "quoted" in changes:
         assert "60, 16.7 times 3.6" in claims["multiple"]["paper"]
 
@@ -136,7 +136,7 @@ class TestRuns:
         assert chapter.experiment.from_namespace(settings).device == "auto"
 
     def test_each_figure_has_a_page(self):
-        figures = ["2", "3a", "3b", "4a", "4b", "12", "13a", "13b", "17a", "17b", "18a", "18b"]
+        figures = ["2", "3a", "3b", "4a", "4b", "13a", "13b", "17a", "17b", "18a", "18b"]
         figures += [f"{number}{panel}" for number in (14, 15, 16) for panel in "abcd"]
         there = {figure for run in RUNS.values() for figure in run.figures}
         assert not set(figures) - there
@@ -168,4 +168,4 @@ def test_the_page_of_another_run_says_what_differs_and_leaves_the_teaching_out()
     main = page_of(RUNS["gd_catapults"], notebook, RUNS, "smoke")
     assert "Were the network linear" in "\n".join(cell.source for cell in main.cells)
     names = {cell.metadata["mystnb"]["figure"]["name"] for cell in page.cells if "mystnb" in cell.metadata}
-    assert names == {f"fig-gd_catapults-cnn-{name}" for name in ("catapult", "norm", "split", "hessian")}
+    assert names == {f"fig-gd_catapults-cnn-{name}" for name in ("catapult", "norm", "split")}
