@@ -261,7 +261,7 @@ class TestFailures:
         assert "first trouble" in (root / "_build" / "html" / "chapters" / "broken.html").read_text()
 
     def test_a_claim_that_does_not_hold_is_a_result(self, tmp_path):
-        calm = {"one": {"parameters": {"learning_rate": "0.5 eta_crit"}}}
+        calm = {"one": {"parameters": {"learning_rate": 0.01}}}  # below the critical rate
         root = project(tmp_path, {"one": notebook(RUN, "claims(run, quoted)")}, calm)
         assert any("not reproduced" in line for line in said(root))
         assert "not reproduced" in (root / "_build" / "html" / "chapters" / "one.html").read_text()

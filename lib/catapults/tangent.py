@@ -77,9 +77,7 @@ def split_loss(residual: Float[Tensor, " *shape"], kernel: Kernel, top: int) -> 
     """
     if residual.numel() != len(kernel):
         raise ValueError(f"residual: {residual.numel()} entries for a kernel of {len(kernel)} rows; allowed: as many")
-    whole_number(1, top=top)
-    if top >= len(kernel):
-        raise ValueError(f"top = {top!r}: allowed are whole numbers from 1 to {len(kernel) - 1}")
+    whole_number(1, len(kernel) - 1, top=top)
     return split_by_eigenvectors(residual.flatten(), top_eigenpairs(kernel, top).vectors[:, -top:])
 
 
