@@ -8,11 +8,13 @@ from contestants import AT_SCALE, CASES, KERNELS, LARGEST, TOLERANCE, N
 
 _TABLE = pytest.StashKey()
 _AT_SCALE = pytest.StashKey()
+_SGD = pytest.StashKey()
 
 
 def pytest_configure(config):
     config.stash[_TABLE] = defaultdict(dict)
     config.stash[_AT_SCALE] = defaultdict(dict)
+    config.stash[_SGD] = {}
 
 
 @pytest.fixture
@@ -28,6 +30,12 @@ def table_at_scale(request):
     return request.config.stash[_AT_SCALE]
 
 
+@pytest.fixture
+def table_of_sgd(request):
+    """case -> medians of a plain step and of ours in seconds, the ratio of rounds, and what is allowed."""
+    return request.config.stash[_SGD]
+
+
 def pytest_terminal_summary(terminalreporter, config):
     for name, rows in config.stash[_TABLE].items():
         terminalreporter.section(f"{name}, sizes {CASES[name].sizes}, n = {N}, float32")
@@ -37,6 +45,12 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.section(f"{name}, sizes {AT_SCALE[name].sizes}, by number of samples, float32")
         for line in _rows_at_scale(AT_SCALE[name], rows):
             terminalreporter.write_line(line)
+    for name, row in config.stash[_SGD].items():
+        terminalreporter.section(f"SGD with kernel and critical rate of every batch, {name}")
+        times = f"plain {1e6 * row['plain']:.0f} us, ours {1e6 * row['ours']:.0f} us"
+        terminalreporter.write_line(times)
+        text = f"step: {row['ratio']:.2f} x plain"
+        terminalreporter.write_line(_verdict(text, row["ratio"], row["allowed"]))
 
 
 def _rows_at_scale(bounds, rows):

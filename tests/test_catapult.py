@@ -2,13 +2,14 @@ import math
 
 import numpy as np
 import pytest
-from catapults.catapult import RISE, Catapult, find
+from catapults.catapult import RISE, Catapult, Spike, find, spikes
 from hypothesis import given
 from hypothesis import strategies as st
 
 runs = st.lists(st.tuples(st.floats(1e-6, 1e6), st.floats(0.1, 10), st.floats(0.1, 10)), min_size=1, max_size=40).map(
     lambda rows: np.array(rows).T
 )
+losses = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=60, unique=True).map(np.array)
 
 
 def found(loss, above):
@@ -79,3 +80,68 @@ def test_runs_one_after_the_other_add_up_after_a_stable_step_that_is_lower(first
     joined = np.concatenate([first, low, second], 1)
     alone = len(find(*np.concatenate([first, low], 1))) + len(find(*second))
     assert len(find(*joined)) == alone
+
+
+@pytest.mark.parametrize(
+    "loss, expected",
+    [
+        ([1, 4, 1], [Spike(0, 1, 2)]),
+        ([4, 1, 1.5, 4, 3, 2, 1], [Spike(1, 3, 5)]),
+        ([1, 1.9, 1], []),  # too small
+        ([1, 4, 3, 5], []),  # does not come back
+        ([5, 4, 3, 1], []),
+        ([5, 2, 1], []),  # the start is no peak
+        ([1, 4, 3, 6, 1], [Spike(2, 3, 4)]),  # two peaks without a return between them are one
+        ([1, 4, 1.5, 6, 1], [Spike(0, 1, 2), Spike(2, 3, 4)]),
+        ([1, 2, 1.5, 0.5, 3, 1], [Spike(0, 1, 3), Spike(3, 4, 5)]),
+        ([3, 2, 1, 0.5, 3, 1], [Spike(3, 4, 5)]),  # the start is the bottom, not the last value that is low enough
+        ([1, 4, 1, math.inf], [Spike(0, 1, 2)]),
+        ([1], []),
+    ],
+)
+def test_spikes(loss, expected):
+    assert spikes(np.array(loss, float)) == expected
+
+
+def test_spikes_where_not_all_was_measured():
+    loss = np.array([1, math.nan, 4, math.nan, math.nan, 1, math.nan])
+    assert spikes(loss) == [Spike(0, 2, 5)]
+
+
+@pytest.mark.parametrize(
+    "loss, rise, message",
+    [
+        ([1.0, 4, 1], 1.0, "rise = 1.0: allowed are numbers above 1"),
+        ([1.0, 0, 1], 2.0, "loss: its smallest value is 0"),
+    ],
+)
+def test_impossible_spikes(loss, rise, message):
+    with pytest.raises(ValueError, match=message):
+        spikes(np.array(loss), rise)
+
+
+@given(losses)
+def test_what_is_a_spike_is_what_the_definition_says(loss):
+    last = -1
+    for s in spikes(loss):
+        assert s.start < s.peak < s.end and last < s.peak
+        assert loss[s.peak] >= RISE * max(loss[s.start], loss[s.end]) * (1 - 1e-12)
+        assert loss[s.peak] == loss[s.start : s.end + 1].max()
+        assert s.start == 0 or loss[s.start - 1] >= loss[s.start]
+        last = s.peak
+
+
+@given(losses, st.floats(1e-3, 1e3))
+def test_spikes_do_not_depend_on_the_unit(loss, unit):
+    assert spikes(loss * 2.0 ** round(math.log2(unit))) == spikes(loss)
+
+
+@given(losses)
+def test_spikes_backwards_have_the_same_peaks(loss):
+    last = len(loss) - 1
+    assert [last - s.peak for s in reversed(spikes(loss[::-1].copy()))] == [s.peak for s in spikes(loss)]
+
+
+@given(losses)
+def test_a_loss_that_never_rises_has_no_spike(loss):
+    assert spikes(np.minimum.accumulate(loss)) == []

@@ -125,6 +125,13 @@ NETWORKS = {
         (3, 8, 8),
         0,
     ),
+    "myrtle, ten outputs": (lambda: models.myrtle(3, 8, 5, gain=1.4), (3, 8, 8), 0),
+    "vit": (lambda: models.vit(2, 6, 8, 2, patch=3, heads=2, gain=1.4), (2, 6, 6), 11),
+    "vit, PyTorch, biases, three outputs": (
+        lambda: models.vit(2, 4, 8, 1, 3, patch=2, bias=True, parameterization="pytorch"),
+        (2, 4, 4),
+        7,
+    ),
     "cnn, PyTorch": (lambda: models.cnn(3, 6, 5, parameterization="pytorch", bias=True), (3, 6, 6), 0),
     "first layer frozen": (lambda: frozen(models.fcn(10, 20, 3), 1), (10,), 0),
     "last layer frozen": (lambda: frozen(models.fcn(10, 20, 2), 3), (10,), 0),
@@ -294,6 +301,15 @@ def test_the_kernel_agrees_with_vmapped_jacobians_from_torch_func():
     J = vmap(jacrev(lambda p, x: functional_call(model, p, (x[None],))[0]), (None, 0))(parameters, inputs)
     K = sum(torch.einsum("ikp,jlp->ikjl", j.flatten(2), j.flatten(2)) for j in J.values()).reshape(6, 6)
     torch.testing.assert_close(tangent.tangent_kernel(model, inputs), K)  # so rows are sample-major
+
+
+def test_all_linear_layers_of_a_transformer_are_structured():
+    model = models.vit(3, 8, 8, bias=True)
+    found = tangent.layers(model, torch.randn(4, 3, 8, 8))
+    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
+    norms = {name for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)}
+    assert set(found.structured) == linear and len(linear) == 4 * 6 + 2
+    assert set(found.general) == {"1.positions", *(f"{norm}.{kind}" for norm in norms for kind in ("weight", "bias"))}
 
 
 @pytest.mark.filterwarnings("ignore:.*scaled_dot_product_attention")
@@ -506,7 +522,7 @@ class TestRefusals:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", ["fcn", "cnn", "attention", "few positions, many channels"])
+@pytest.mark.parametrize("name", ["fcn", "cnn", "vit", "attention", "few positions, many channels"])
 def test_the_gpu_gives_the_same_kernel(name):
     build, shape, _ = NETWORKS[name]
     model, inputs = build(), torch.randn(5, *shape)

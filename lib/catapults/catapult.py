@@ -1,14 +1,18 @@
-"""Where a catapult is in a training run, by a definition that can be counted with.
+"""Where catapults and spikes are in a training run, by definitions that can be counted with.
 
 Section 2 of the paper describes a catapult and gives no rule for counting. Ours: while the learning rate exceeds the
 critical one, or with the very step in which it stops to, the loss rises to at least ``RISE`` times the lowest value
 that it has had since the rate came to exceed; and then it falls below that value again.
+
+In SGD the critical rate is another one in each step. A spike, there, is a peak of the loss alone: one whose prominence
+is a factor of ``RISE`` or more. Whether it is a catapult is then to be measured.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from scipy.signal import find_peaks
 
 RISE = 2.0
 
@@ -55,4 +59,39 @@ def find(
             start, peak = (t if unstable[t] else None), None
         elif value > loss[peak]:
             peak = t
+    return found
+
+
+@dataclass(frozen=True)
+class Spike:
+    """Iterations: where the loss begins to rise, its peak, and where it is down again to a fraction of the peak."""
+
+    start: int
+    peak: int
+    end: int
+
+
+def spikes(loss: Float[np.ndarray, " t"], rise: float = RISE) -> list[Spike]:
+    """The spikes of a loss over the iterations, in their order; where it is NaN nothing was measured.
+
+    A spike is a peak whose prominence is a factor of ``rise``: to get from it to a higher one, or to an end of the run,
+    the loss has to fall to 1 / ``rise`` of the peak or less. So divergence is none, nor a rise that does not come back.
+    It starts at the loss's last local minimum before the peak that is that low, and ends when the loss is again.
+
+    Raises ``ValueError`` unless ``rise`` exceeds 1, and for a loss that is not positive.
+    """
+    if not rise > 1:
+        raise ValueError(f"rise = {rise!r}: allowed are numbers above 1")
+    there = np.flatnonzero(np.isfinite(loss))
+    measured = loss[there]
+    if not (measured > 0).all():
+        raise ValueError(f"loss: its smallest value is {measured.min()}; allowed are positive ones")
+    peaks, _ = find_peaks(np.log(measured), prominence=np.log(rise))
+    found = []
+    for peak in peaks:
+        low = np.flatnonzero(measured <= measured[peak] / rise)
+        start, end = low[low < peak][-1], low[low > peak][0]
+        while start > 0 and measured[start - 1] < measured[start]:
+            start -= 1
+        found.append(Spike(*(int(there[index]) for index in (start, peak, end))))
     return found

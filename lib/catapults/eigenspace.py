@@ -88,6 +88,17 @@ def spectrum(kernel: Float[Tensor, "m m"]) -> Eigenpairs:
     return Eigenpairs(*torch.linalg.eigh(kernel))
 
 
+def largest_eigenvalue(kernel: Float[Tensor, "m m"]) -> float:
+    """Of a small symmetric matrix, of which the lower triangle is read. Raises :class:`NotFinite`."""
+    try:
+        value = torch.linalg.eigh(kernel.cpu()).eigenvalues.tolist()[-1]
+    except torch.linalg.LinAlgError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise NotFinite("kernel: has entries that are not finite; allowed are finite ones")
+    return value
+
+
 def _subspace_iteration(kernel: Kernel, top: int, start: Tensor | None) -> Eigenpairs | None:
     """Rayleigh-Ritz in a basis that grows by the residuals of its best vectors, and is cut back to these when large.
 

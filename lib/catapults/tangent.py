@@ -18,6 +18,8 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 
 import psutil
@@ -29,7 +31,7 @@ from torch.func import functional_call, jacrev, vmap
 from torch.nn import functional as F
 
 from .checks import whole_number
-from .eigenspace import Kernel, top_eigenpairs
+from .eigenspace import Kernel, largest_eigenvalue, top_eigenpairs
 from .models import NTKConv2d, NTKLinear
 from .precision import full_precision
 
@@ -38,6 +40,7 @@ _CONVOLUTION = (nn.Conv1d, nn.Conv2d, nn.Conv3d, NTKConv2d)
 _WEIGHT_GRADIENT = {1: nn.grad.conv1d_weight, 2: nn.grad.conv2d_weight, 3: nn.grad.conv3d_weight}
 
 _SAMPLES_AT_A_TIME = 8  # in a grouped weight gradient: 4 to 16 are equally fast, more is slower
+_JACOBIANS_AT_A_TIME = 32  # samples in torch.func's Jacobian: 8 take half as long again, 128 are no faster
 _BLOCK = 2**25  # numbers in one block of per-sample gradients or of position products (128 MiB in float32)
 _IN_CACHE = 2**22  # the same where blocks stay in a CPU's cache: 2**21 to 2**23 are equally fast
 _COLUMNS = 288  # of unfolded images at a time, on a CPU: 144 to 576 are equally fast
@@ -64,7 +67,11 @@ def critical_learning_rate(kernel: Kernel, n: int) -> float:
 
     Raises ``ValueError`` for a kernel with entries that are not finite.
     """
-    norm = top_eigenpairs(kernel, 1).values[-1].item()
+    return critical_rate(top_eigenpairs(kernel, 1).values[-1].item(), n)
+
+
+def critical_rate(norm: float, n: int) -> float:
+    """:func:`critical_learning_rate` where the kernel's norm is known already."""
     return n / norm if norm > 0 else math.inf
 
 
@@ -95,6 +102,7 @@ class Layers:
 
     structured: tuple[str, ...]  # modules
     general: tuple[str, ...]  # parameters
+    chain: tuple[str, ...] = ()  # all modules in their order, where these are linear layers and ReLUs and nothing else
 
 
 def layers(model: nn.Module, inputs: Shaped[Tensor, "n ..."]) -> Layers:
@@ -153,7 +161,8 @@ def layers(model: nn.Module, inputs: Shaped[Tensor, "n ..."]) -> Layers:
         and all(uses.get(p, 0) <= 1 for p in _own_trainable(candidates[call.name]).values())
     )
     covered = {p for name in structured for p in _own_trainable(candidates[name]).values()}
-    return Layers(structured, tuple(name for name, p in trainable.items() if p not in covered))
+    general = tuple(name for name, p in trainable.items() if p not in covered)
+    return Layers(structured, general, () if general else _chain(model, inputs))
 
 
 def linearize(model: nn.Module, inputs: Shaped[Tensor, "n ..."], known_layers: Layers | None = None) -> "Linearization":
@@ -164,6 +173,8 @@ def linearize(model: nn.Module, inputs: Shaped[Tensor, "n ..."], known_layers: L
     Raises ``ValueError`` as :func:`tangent_kernel` does, and when the model takes another course than in the trial run.
     """
     plan = known_layers or layers(model, inputs)
+    if plan.chain:
+        return _linearize_chain(model, inputs, plan)
     modules = {name: model.get_submodule(name) for name in plan.structured}
     n = len(inputs)
     with full_precision(), torch.enable_grad():
@@ -228,13 +239,31 @@ class Linearization:
         self, cotangent: Float[Tensor, "n ..."] | None, add_to: dict[str, Tensor] | None = None
     ) -> tuple[Float[Tensor, "nc nc"], dict[str, Tensor]]:
         """:meth:`kernel` and :meth:`vjp` together, at little more than the cost of one."""
+        kernel, gradient = self._lower_triangle_and_vjp(cotangent, add_to)
+        return _mirrored(kernel), gradient
+
+    def norm_and_vjp(
+        self, cotangent: Float[Tensor, "n ..."], add_to: dict[str, Tensor] | None = None
+    ) -> tuple[float, dict[str, Tensor]]:
+        """||K|| and :meth:`vjp` together, all that a step of SGD needs.
+
+        Raises :class:`catapults.eigenspace.NotFinite` for a kernel that is not.
+        """
+        kernel, gradient = self._lower_triangle_and_vjp(cotangent, add_to)
+        if len(kernel) > _SIDE:
+            return top_eigenpairs(_mirrored(kernel), 1).values[-1].item(), gradient
+        return largest_eigenvalue(kernel), gradient
+
+    def _lower_triangle_and_vjp(
+        self, cotangent: Tensor | None, add_to: dict[str, Tensor] | None
+    ) -> tuple[Float[Tensor, "nc nc"], dict[str, Tensor]]:
         flat = None if cotangent is None else self._flat(cotangent)
         gradient = {}
         with full_precision(), torch.no_grad():
             kernel = self._zeros()
             for part in self.parts:
                 gradient |= part.kernel_and_vjp(kernel, flat, add_to)
-            return _mirrored(kernel), gradient
+        return kernel, gradient
 
     def kernels_by_layer(self) -> dict[str, Float[Tensor, "nc nc"]]:
         """Each layer's part of the kernel, by module name; the parts add up to the kernel."""
@@ -264,7 +293,8 @@ class Linearization:
             raise ValueError(
                 f"cotangent: shape {tuple(cotangent.shape)}; allowed is the outputs' {tuple(self.outputs.shape)}"
             )
-        return cotangent.detach().reshape(len(self.outputs), -1).to(self.outputs)
+        flat = cotangent.detach().reshape(len(self.outputs), -1)
+        return flat if flat.dtype == self.dtype and flat.device == self.device else flat.to(self.outputs)
 
 
 @dataclass(frozen=True)
@@ -283,6 +313,7 @@ class _Structured:
     def scale(self) -> float:
         return getattr(self.module, "scale", 1.0)
 
+    @cached_property
     def _names(self) -> dict[str, str]:
         prefix = f"{self.name}." if self.name else ""
         return {key: prefix + key for key in _own_trainable(self.module)}
@@ -290,11 +321,11 @@ class _Structured:
     def vjp(self, cotangent: Tensor, add_to: dict[str, Tensor] | None) -> dict[str, Tensor]:
         weighted = self._weighted(cotangent)
         gradient = {"weight": self._weight_gradient, "bias": self._bias_gradient}
-        return _added(add_to, {name: gradient[key](weighted) for key, name in self._names().items()})
+        return _added(add_to, {name: gradient[key](weighted) for key, name in self._names.items()})
 
     def jvp(self, direction: dict[str, Tensor]) -> Tensor:
         """(n, c): the layer applied with the direction as its parameters, then carried on by D."""
-        names = self._names()
+        names = self._names
         weight = direction[names["weight"]] * self.scale if "weight" in names else torch.zeros_like(self.module.weight)
         change = self._applied(weight, direction[names["bias"]] if "bias" in names else None)
         return torch.einsum("ncz,nz->nc", self.D.flatten(2), change.flatten(1))
@@ -321,18 +352,27 @@ class _Linear(_Structured):
         self, kernel: Tensor, cotangent: Tensor | None, add_to: dict[str, Tensor] | None
     ) -> dict[str, Tensor]:
         n, c = self.D.shape[:2]
-        names = self._names()
-        of_samples = kernel.view(n, c, n, c)
-        for rows, columns in _lower_blocks(n, max(1, _SIDE // c)):
-            block = self.D[rows].flatten(0, 1) @ self.D[columns].flatten(0, 1).T
-            block = block.unflatten(0, (-1, c)).unflatten(2, (-1, c))
-            if "weight" in names:
-                inputs = (self.A[rows] @ self.A[columns].T).mul_(self.scale**2)
-                if "bias" in names:
-                    inputs += 1
-                block *= inputs[:, None, :, None]
-            of_samples[rows, :, columns] += block
+        if c == 1 and n <= _SIDE:
+            self._add_block(kernel, self.A, self.A, self.D, self.D)
+        else:
+            of_samples = kernel.view(n, c, n, c)
+            for rows, columns in _lower_blocks(n, max(1, _SIDE // c)):
+                block = of_samples[rows, :, columns]
+                self._add_block(block, self.A[rows], self.A[columns], self.D[rows], self.D[columns])
         return {} if cotangent is None else self.vjp(cotangent, add_to)
+
+    def _add_block(self, block: Tensor, A: Tensor, others_A: Tensor, D: Tensor, others_D: Tensor) -> None:
+        rows = D.flatten(0, 1)
+        outer = rows @ (rows if others_D is D else others_D.flatten(0, 1)).T
+        outer = outer if block.dim() == 2 else outer.view(block.shape)
+        if "weight" not in self._names:
+            block += outer
+            return
+        inner = A @ others_A.T
+        inner = inner if block.dim() == 2 else inner[:, None, :, None]
+        block.addcmul_(outer, inner, value=self.scale**2)
+        if "bias" in self._names:
+            block += outer
 
     def _applied(self, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(self.A, weight, bias)
@@ -341,11 +381,14 @@ class _Linear(_Structured):
         return (weighted * self.scale).T @ self.A
 
     def vjp(self, cotangent: Tensor, add_to: dict[str, Tensor] | None) -> dict[str, Tensor]:
-        names = self._names()
+        names = self._names
         if add_to is None or "weight" not in names:
             return super().vjp(cotangent, add_to)
+        weight = add_to[names["weight"]]
+        if self.D.shape[1] == 1 and "bias" not in names:
+            return {names["weight"]: weight.addmm_(self.D.squeeze(1).T, self.A * cotangent, alpha=self.scale)}
         weighted = self._weighted(cotangent)
-        weight = add_to[names["weight"]].addmm_(weighted.T, self.A, alpha=self.scale)
+        weight.addmm_(weighted.T, self.A, alpha=self.scale)
         bias = _added(add_to, {names["bias"]: self._bias_gradient(weighted)}) if "bias" in names else {}
         return {names["weight"]: weight} | bias
 
@@ -359,7 +402,7 @@ class _ManyPositions(_Structured):
     def kernel_and_vjp(
         self, kernel: Tensor, cotangent: Tensor | None, add_to: dict[str, Tensor] | None
     ) -> dict[str, Tensor]:
-        names = self._names()
+        names = self._names
         if "bias" in names:
             _add_gram(kernel, self._summed_over_positions().flatten(0, 1))
         if "weight" in names and not self._by_positions():
@@ -558,7 +601,7 @@ class _General:
             state = {slot: parameters.get(canonical.get(t, slot), t.detach()) for slot, t in slots.items()}
             return functional_call(model, state, (sample[None],), tie_weights=False).reshape(-1)
 
-        return vmap(jacrev(outputs_of), in_dims=(None, 0), chunk_size=_SAMPLES_AT_A_TIME)(chosen, inputs)
+        return vmap(jacrev(outputs_of), in_dims=(None, 0), chunk_size=_JACOBIANS_AT_A_TIME)(chosen, inputs)
 
     @staticmethod
     def _one_by_one(model: nn.Module, inputs: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
@@ -587,6 +630,48 @@ class _General:
 
     def vjp(self, cotangent: Tensor, add_to: dict[str, Tensor] | None) -> dict[str, Tensor]:
         return _added(add_to, {name: torch.einsum("nc,nc...->...", cotangent, J) for name, J in self.jacobians.items()})
+
+
+def _chain(model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
+    """The names of a fully connected ReLU network's modules in their order; none for any other model."""
+    names = {module: name for name, module in model.named_modules()}
+    if any(module._forward_hooks or module._forward_pre_hooks for module in names):
+        return ()
+    order, stack = [], [model]
+    while stack:
+        module = stack.pop()
+        if type(module) is nn.Sequential:
+            stack.extend(reversed(module))
+        else:
+            order.append(module)
+    flat = inputs.dim() == 2 or (type(order[0]) is nn.Flatten and order[0].start_dim == 1 and order[0].end_dim == -1)
+    simple = all(type(module) in (*_LINEAR, nn.ReLU) for module in order[type(order[0]) is nn.Flatten :])
+    used_once = len(set(order)) == len(order)
+    ends = type(order[-1]) in _LINEAR
+    return tuple(names[module] for module in order) if flat and simple and used_once and ends else ()
+
+
+def _linearize_chain(model: nn.Module, inputs: Tensor, plan: Layers) -> Linearization:
+    """:func:`linearize` by the chain rule written out: for small batches autograd's book-keeping is most of a step."""
+    modules = attrgetter(*plan.chain)(model) if len(plan.chain) > 1 else (model.get_submodule(*plan.chain),)
+    parts = []
+    with full_precision(), torch.no_grad():
+        values = [inputs.detach()]
+        for module in modules:
+            values.append(values[-1].relu() if type(module) is nn.ReLU else module.forward(values[-1]))
+        n, c = values[-1].shape
+        D = torch.eye(c, dtype=values[-1].dtype, device=inputs.device)  # the same for all samples at first
+        backwards = zip(reversed(plan.chain), reversed(modules), reversed(values[:-1]), reversed(values), strict=False)
+        while len(parts) < len(plan.structured):
+            name, module, A, output = next(backwards)
+            if type(module) is nn.ReLU:
+                D = D * output.sign()[:, None]
+                continue
+            if name in plan.structured:
+                parts.append(_Linear(name, module, A, D.expand(n, c, -1)))
+            if len(parts) < len(plan.structured):
+                D = (D @ module.weight).mul_(getattr(module, "scale", 1.0))
+    return Linearization(values[-1], parts[::-1])
 
 
 def _structured_part(call: "_Call", module: nn.Module, D: Tensor, n: int) -> _Structured:
@@ -644,7 +729,7 @@ def _mirrored(kernel: Float[Tensor, "m m"]) -> Float[Tensor, "m m"]:
 
 
 def _own_trainable(module: nn.Module) -> dict[str, Tensor]:
-    return {name: p for name, p in module.named_parameters(recurse=False) if p.requires_grad}
+    return {name: p for name, p in module._parameters.items() if p is not None and p.requires_grad}
 
 
 def _flat_outputs(outputs: Tensor, n: int) -> Float[Tensor, "n c"]:

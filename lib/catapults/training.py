@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import hessian, tangent
+from . import hessian, schedules, tangent
 from .checks import whole_number
-from .eigenspace import Eigenpairs, NotFinite, top_eigenpairs
-from .schedules import LearningRate, Schedule
+from .eigenspace import NotFinite, top_eigenpairs
+from .schedules import LearningRate, LearningRates
 
 DIVERGED = 1e6  # times the initial loss, or 1 if that is larger: far above every catapult's peak
 
@@ -77,7 +77,7 @@ def gradient_descent(
     model: nn.Module,
     inputs: Float[Tensor, "n ..."],
     targets: Float[Tensor, "n ..."],
-    learning_rate: float | str | LearningRate | Schedule,
+    learning_rate: int | float | str | LearningRate | LearningRates,
     steps: int,
     top: int | Sequence[int] = 5,
     hessian_every: int | None = None,
@@ -85,7 +85,7 @@ def gradient_descent(
 ) -> History:
     """Full-batch gradient descent on ``mean((f - y)^2)``, measured at every step; the model's weights are changed.
 
-    ``learning_rate``: what :meth:`catapults.schedules.Schedule.parse` reads. ``top``: the dimension s of the top
+    ``learning_rate``: what :func:`catapults.schedules.parse` reads. ``top``: the dimension s of the top
     eigenspace in which the loss is split, or several in ascending order. ``hessian_every``: measure the Hessian's
     critical rate every that many iterations, which costs several steps' time each.
 
@@ -97,20 +97,14 @@ def gradient_descent(
     below 1, ``top`` outside 1 ... n c - 1, targets whose number differs from the outputs', inputs or targets that are
     not finite, and models whose tangent kernel does not exist, is not finite or, where the rate is a multiple, is zero.
     """
-    schedule = Schedule.parse(learning_rate)
+    schedule = schedules.parse(learning_rate)
     whole_number(1, steps=steps)
     if hessian_every is not None:
         whole_number(1, hessian_every=hessian_every)
     if schedule.last >= steps:
         raise ValueError(f"learning_rate = {learning_rate!r}: allowed are changes at iterations below steps = {steps}")
-    for name, values in (("inputs", inputs), ("targets", targets)):
-        if not torch.isfinite(values).all():
-            raise ValueError(f"{name}: holds values that are not finite; allowed are finite ones")
-    tops = list(top) if isinstance(top, Sequence) else [top]
-    for dimension in tops:
-        whole_number(1, top=dimension)
-    if not tops or sorted(set(tops)) != tops or tops[-1] >= targets.numel():
-        raise ValueError(f"top = {top!r}: allowed are whole numbers from 1 to {targets.numel() - 1}, ascending")
+    check_finite(inputs=inputs, targets=targets)
+    tops = check_tops(top, targets.numel())
 
     layers = tangent.layers(model, inputs)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -119,7 +113,7 @@ def gradient_descent(
     for iteration in tqdm(range(steps + 1), desc="gradient descent", disable=None if progress else True, leave=False):
         started = time.perf_counter()
         linearization = tangent.linearize(model, inputs, layers)
-        residual = _residual(linearization.outputs, targets)
+        residual = residual_of(linearization.outputs, targets)
         loss = residual.square().mean().item()
         rate, exact, last = schedule.at(iteration), _every(hessian_every, iteration), iteration == steps
         if rate and not rate.relative:
@@ -136,7 +130,7 @@ def gradient_descent(
             else:
                 kernel, _ = linearization.kernel_and_vjp(residual * (-2 * eta / m), add_to=parameters)
             pairs = top_eigenpairs(kernel, tops[-1], pairs and pairs.start)
-            critical = _critical(pairs, m)
+            critical = tangent.critical_rate(pairs.values[-1].item(), m)
             if rate and rate.relative and (math.isfinite(critical) or not record):  # a dead network keeps its rate
                 eta = rate.absolute(record[0].critical_learning_rate if record else critical, critical)
             if not math.isfinite(eta):
@@ -151,7 +145,7 @@ def gradient_descent(
         hessian_critical = math.nan
         if exact:
             start = hessian.kernel_direction(model, linearization, pairs.vectors[:, -1])
-            hessian_critical = _hessian_rate(model, inputs, targets, start)
+            hessian_critical = hessian_rate(model, inputs, targets, start)
         if measure_first and not last:
             linearization.vjp(residual * (-2 * eta / m), add_to=parameters)
         flat = residual.flatten()
@@ -172,8 +166,25 @@ def gradient_descent(
     return History(record, False, tops)
 
 
-def _hessian_rate(model: nn.Module, inputs: Tensor, targets: Tensor, start: Tensor) -> float:
-    """NaN without convergence: a measurement does not end a run."""
+def check_finite(**tensors: Tensor) -> None:
+    """Raise ``ValueError`` for the first tensor, passed by the name of its parameter, that is not finite."""
+    for name, values in tensors.items():
+        if not torch.isfinite(values).all():
+            raise ValueError(f"{name}: holds values that are not finite; allowed are finite ones")
+
+
+def check_tops(top: int | Sequence[int], m: int) -> list[int]:
+    """Dimensions of top eigenspaces of a kernel of m rows, as a list. Raises ``ValueError``."""
+    tops = list(top) if isinstance(top, Sequence) else [top]
+    for dimension in tops:
+        whole_number(1, top=dimension)
+    if not tops or sorted(set(tops)) != tops or tops[-1] >= m:
+        raise ValueError(f"top = {top!r}: allowed are whole numbers from 1 to {m - 1}, ascending")
+    return tops
+
+
+def hessian_rate(model: nn.Module, inputs: Tensor, targets: Tensor, start: Tensor | None) -> float:
+    """The Hessian's critical rate; NaN without convergence: a measurement does not end a run."""
     try:
         return hessian.critical_learning_rate(model, inputs, targets, start)
     except RuntimeError:
@@ -184,12 +195,8 @@ def _every(period: int | None, iteration: int) -> bool:
     return period is not None and iteration % period == 0
 
 
-def _critical(pairs: Eigenpairs, m: int) -> float:
-    norm = pairs.values[-1].item()
-    return m / norm if norm > 0 else math.inf
-
-
-def _residual(outputs: Float[Tensor, "n ..."], targets: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+def residual_of(outputs: Float[Tensor, "n ..."], targets: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+    """f - y in the outputs' shape. Raises ``ValueError`` unless there are as many targets."""
     if outputs.numel() != targets.numel() or len(outputs) != len(targets):
         raise ValueError(
             f"targets: shape {tuple(targets.shape)}; allowed is as many a sample as outputs, {tuple(outputs.shape)}"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pydantic import field_validator, model_validator
 
-from .. import catapult, training
+from .. import catapult, schedules, training
 from ..catapult import Catapult
 from ..display import Text, number
 from ..schedules import Schedule
@@ -31,10 +31,7 @@ class MultipleCatapults(NetworkExperiment):
     @field_validator("paper_schedule", "our_schedule")
     @classmethod
     def _readable(cls, value: int | float | str, info: Any) -> int | float | str:
-        try:
-            Schedule.parse(value)
-        except ValueError as error:
-            raise ValueError(str(error).replace("learning_rate", info.field_name, 1)) from None
+        schedules.check(value, info.field_name, Schedule.parse)
         return value
 
     @model_validator(mode="after")
