@@ -12,7 +12,9 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pooch
+import psutil
 import pytest
+import torch
 from book_project import EXPERIMENT, RUN, notebook, project
 from catapults import data
 from catapults.book import execute as execution
@@ -26,7 +28,7 @@ SHOW = "figures.loss_curve(run)"
 
 def said(root: Path, **options) -> list[str]:
     lines: list[str] = []
-    build(root, root / "_build", "smoke", lines.append, **options)
+    build(root, root / "_build", "smoke", lines.append, **{"jobs": 1} | options)
     return lines
 
 
@@ -323,27 +325,78 @@ class TestFailures:
         assert executed(said(root)) == {"one"}
 
 
+class TestSeveralAtATime:
+    THREADS = "import torch\nprint(torch.get_num_threads())"
+
+    def test_results_are_those_of_one_after_the_other(self, tmp_path):
+        chapters = {
+            "broken": notebook("1 / 0"),
+            **{name: notebook(RUN, SHOW, self.THREADS) for name in ("a", "b")},
+        }
+        lines: list[str] = []
+        found = []
+        for jobs in (1, 2):
+            (tmp_path / str(jobs)).mkdir()
+            root = project(tmp_path / str(jobs), chapters)
+            with pytest.raises(BuildError, match="ZeroDivisionError"):
+                build(root, root / "_build", "smoke", lines.append, jobs=jobs)
+            page = root / "_build" / "html" / "chapters" / "b.html"
+            found.append(re.findall(r"The loss starts at [^<]*", page.read_text()))
+        assert found[0] == found[1] != []
+        assert executed(lines) == {"a", "b"} and lines.count("broken: FAILED") == 2
+        lines = said_with(BuildError, root, jobs=2)
+        assert executed(lines) == set() and sum("cached" in line for line in lines) == 2
+
+    def test_they_share_the_cores(self, tmp_path):
+        runs = {"one": {}, "two": {"chapter": "one"}, "last": {"chapter": "one", "alone": True}}
+        root = project(tmp_path, {"one": notebook(self.THREADS)}, runs)
+        lines = said(root, jobs=2)
+        cores = torch.get_num_threads()
+        for name, expected in (("one", max(1, cores // 2)), ("two", max(1, cores // 2)), ("last", cores)):
+            (kept,) = (root / "_build" / "runs").glob(f"{name}-*.ipynb")
+            (output,) = nbformat.read(kept, as_version=4).cells[-1].outputs
+            assert output.text.strip() == str(expected)
+        assert lines.index("last: executing") > max(lines.index(f"{name}: executing") for name in ("one", "two"))
+
+
+def said_with(error: type[Exception], root: Path, **options) -> list[str]:
+    """What a build says that fails."""
+    lines: list[str] = []
+    with pytest.raises(error):
+        build(root, root / "_build", "smoke", lines.append, **options)
+    return lines
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_build_loses_no_finished_run(tmp_path, how):
-    root = project(tmp_path, {"first": notebook("width"), "slow": notebook("import time; time.sleep(600)")})
-    command = [sys.executable, "-m", "catapults.book.cli", "build", "--preset", "smoke"]
+def test_an_interrupted_build_loses_no_finished_run(tmp_path, how, jobs):
+    waiting = notebook(f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)")
+    waiting.cells[1].source = "import os, time\nfrom typing import Optional, Union"
+    root = project(tmp_path, {"first": notebook("width"), "slow": waiting})
+    command = [sys.executable, "-m", "catapults.book.cli", "build", "--preset", "smoke", "--jobs", jobs]
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has it ignored
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         signal.signal(signal.SIGINT, before)
         try:
             for line in process.stdout:
-                if line.startswith("slow: executing"):
+                if line.startswith("first: ") and "executing" not in line:
                     break
-            time.sleep(1)
+            for _ in range(300):
+                if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
+                    break
+                time.sleep(0.1)
             process.send_signal(how)
             process.wait(timeout=60)
         finally:
             process.kill()
     assert process.returncode != 0
+    psutil.wait_procs(kernels := [p for p in psutil.process_iter() if p.pid == int((tmp_path / "pid").read_text())], 30)
+    assert not [kernel for kernel in kernels if kernel.is_running()]
     (kept,) = (root / "_build" / "runs").glob("*.ipynb")
     assert kept.name.startswith("first-")
     chapter = Chapter.load(root / "chapters" / "first.ipynb")
-    assert execute("first", chapter, chapter.resolve({"steps": 2}), "smoke", root / "_build" / "runs").cached
+    with execution.threads(max(1, torch.get_num_threads() // int(jobs))):
+        assert execute("first", chapter, chapter.resolve({"steps": 2}), "smoke", root / "_build" / "runs").cached
 
 
 def test_results_carry_what_the_book_needs(tmp_path):

@@ -1,5 +1,6 @@
 """The book's own chapters, executed by nbclient at sizes of the preset smoke and at the paper's."""
 
+import ast
 import copy
 
 import nbformat
@@ -109,6 +110,68 @@ def test_chapter_2_at_the_papers_size_shows_several_catapults():
         assert claims[name]["verdict"] == "reproduced", claims[name]
 
 
+SMOKE_3 = {"width": 64, "n_train": 24, "image_size": 8, "batch_size": 6, "steps": 15}
+VIT = {"architecture": "vit", "depth": 1, "width": 8, "n_train": 8}
+MYRTLE = {"architecture": "myrtle", "depth": 5, "width": 8, "n_train": 8, "dataset": "cifar-10", "labels": "zero-one"}
+SPHERE = {"dataset": "sphere", "image_size": None, "depth": 2, "gain": 1.0, "labels": "zero-one", "batch_size": 1}
+CHANGES_3 = {
+    "defaults": {"learning_rate": "2 eta_crit"},
+    "cnn": {"architecture": "cnn", "width": 16, "learning_rate": "1.5 eta_crit"},
+    "vit": VIT | {"learning_rate": "1 eta_crit", "hessian_every": None},
+    "ten classes": MYRTLE | {"learning_rate": "1 eta_crit", "hessian_every": None},
+    "one sample a batch": SPHERE | {"learning_rate": 40, "train_last_layer": False},
+    "with replacement": {"replacement": True, "learning_rate": "1 eta_crit", "top": 5},
+    "now and then": {"loss_every": 2, "kernel_every": 5, "hessian_every": None, "learning_rate": "2 eta_crit"},
+    "no kernel": {"kernel_every": None, "calm_learning_rate": None, "hessian_every": None, "learning_rate": 3},
+    "a cycle": {"learning_rate": "0.5 eta_crit .. 2 eta_crit, 4", "calm_learning_rate": None},
+    "PyTorch": {"parameterization": "pytorch", "gain": 1.0, "bias": True, "learning_rate": "0.3 eta_crit"},
+    "divergence": {"learning_rate": "100 eta_crit", "hessian_every": None},
+}
+
+
+@pytest.mark.parametrize("changes", CHANGES_3.values(), ids=CHANGES_3)
+@pytest.mark.usefixtures("cifar10")
+def test_chapter_3(changes):
+    figures, claims, said = shown(executed("sgd_spikes", **SMOKE_3 | changes))
+    assert list(claims) == [
+        "rate", "spikes", "batch", "whole", "exact", "calm", "norm", "between", "top", "rest", "hessian", "converged"
+    ]  # fmt: skip
+    expected = ["critical-rates", "calm", "norm", "split", "spike", "hessian"]
+    left_out = {
+        "calm": changes.get("calm_learning_rate", 1) is None,
+        "norm": changes.get("kernel_every", 1) is None,
+        "split": changes.get("kernel_every", 1) is None,
+        "spike": "spike" not in figures,  # there is none, or its kernel was not measured
+        "hessian": changes.get("hessian_every", 1) is None,
+    }
+    assert list(figures) == [name for name in expected if not left_out.get(name)]
+    assert "inf" not in said.replace("information", "")
+    assert ("diverges" in said) is (changes.get("learning_rate") == "100 eta_crit")
+    assert ("Steps on which the loss" in said) is (changes.get("batch_size") == 1)
+
+
+def test_chapter_3_on_house_numbers(svhn):
+    _, _, said = shown(executed("sgd_spikes", **SMOKE_3 | {"dataset": "svhn-2", "learning_rate": "1 eta_crit"}))
+    assert "SVHN" in said
+
+
+@pytest.mark.usefixtures("cifar10")
+def test_chapter_3_at_the_papers_size_shows_that_spikes_are_catapults():
+    """What holds of section 3.3 for the fully connected network of Fig. 7a, at its own size and to the end."""
+    claims = contents(executed("sgd_spikes", hessian_every=15), "claims")[0]["claims"]
+    for name in ("spikes", "batch", "calm", "norm", "between", "hessian", "converged"):
+        assert claims[name]["verdict"] == "reproduced", claims[name]
+
+
+@pytest.mark.usefixtures("cifar10")
+def test_match_rates():
+    smoke = {n: v for n, v in RUNS["match_rates"].settings["smoke"].items() if n != "quoted"}
+    figures, claims, said = shown(executed("match_rates", **smoke, quoted={"fcn": 96.17, "fcn_deviation": 1.46}))
+    assert list(figures) == ["match-rates"] and "96.2 ± 1.5 % (Table 2)" in claims["fcn_whole"]["paper"]
+    assert list(claims) == [f"{n}_{reading}" for n in ("shallow", "fcn", "cnn") for reading in ("batch", "whole")]
+    assert "only rises by more than 5 %" in said
+
+
 @pytest.mark.usefixtures("cifar10")
 def test_chapter_1_at_the_papers_size_shows_the_catapult():
     """The claims of the paper for its fully connected network, Fig. 3a, at its own size: 5 x 1024, n = 128."""
@@ -127,6 +190,11 @@ def test_chapter_2_stops_at_an_impossible_schedule():
         executed("multiple_catapults", **SMOKE_2 | {"our_schedule": "6; 99: 8"})
 
 
+def test_chapter_3_stops_at_an_impossible_batch():
+    with pytest.raises(CellExecutionError, match="batch_size = 25: allowed are 1 to n_train = 24"):
+        executed("sgd_spikes", **SMOKE_3 | {"batch_size": 25})
+
+
 class TestRuns:
     @pytest.mark.parametrize("preset", runs.PRESETS)
     @pytest.mark.parametrize("name", RUNS)
@@ -135,11 +203,23 @@ class TestRuns:
         assert chapter.resolve(settings) == settings
         assert chapter.experiment.from_namespace(settings).device == "auto"
 
+    @pytest.mark.parametrize("preset", runs.PRESETS)
+    @pytest.mark.parametrize("name", RUNS)
+    def test_the_page_shows_the_parameters_that_it_was_made_with(self, name, preset):
+        run = RUNS[name]
+        page = page_of(run, run.chapter.notebook, RUNS, preset)
+        cell = next(cell for cell in page.cells if "parameters" in cell.metadata.get("tags", []))
+        shown = {node.target.id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body}
+        assert shown.pop("quoted", {}) == {}
+        assert shown == {name: value for name, value in run.settings[preset].items() if name != "quoted"}
+
     def test_each_figure_has_a_page(self):
         figures = ["2", "3a", "3b", "4a", "4b", "13a", "13b", "17a", "17b", "18a", "18b"]
-        figures += [f"{number}{panel}" for number in (14, 15, 16) for panel in "abcd"]
+        figures += [f"{number}{panel}" for number in (7, 14, 15, 16, 20, 21) for panel in "abcd"]
+        figures += ["5", "6a", "6b", "12a", "12b", "12c", "19a", "19b", "22a", "22b", "22c", "23a", "23b"]
         there = {figure for run in RUNS.values() for figure in run.figures}
         assert not set(figures) - there
+        assert {table for run in RUNS.values() for table in run.tables} == {"2"}
 
     def test_no_run_is_larger_than_the_papers(self):
         for run in RUNS.values():

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -529,3 +530,71 @@ def test_the_gpu_gives_the_same_kernel(name):
     reference = tangent.tangent_kernel(copy.deepcopy(model).double(), inputs.double())
     ours = tangent.tangent_kernel(model.cuda(), inputs.cuda()).cpu().double()
     assert error(ours, reference) <= 1e-4
+
+
+class TestChains:
+    """Networks of linear layers and ReLUs, of which the derivatives are written out."""
+
+    CHAINS = {
+        "fcn": lambda: models.fcn(6, 8, 4),
+        "three outputs and biases": lambda: models.fcn(6, 8, 3, 3, bias=True),
+        "PyTorch": lambda: models.fcn(6, 8, 3, parameterization="pytorch", bias=True),
+        "one layer": lambda: nn.Linear(6, 2),
+        "nested": lambda: nn.Sequential(nn.Sequential(nn.Linear(6, 5), nn.ReLU()), nn.ReLU(), nn.Linear(5, 1)),
+        "frozen": lambda: frozen(nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU()), 0)
+        .append(nn.Linear(4, 1)),
+    }  # fmt: skip
+
+    @pytest.mark.parametrize("make", CHAINS.values(), ids=CHAINS)
+    def test_the_chain_rule_written_out_is_what_autograd_gives(self, make):
+        model, x = make(), torch.randn(9, 6)
+        plan = tangent.layers(model, x)
+        assert plan.chain
+        ours, theirs = (tangent.linearize(model, x, p) for p in (plan, replace(plan, chain=())))
+        torch.testing.assert_close(ours.outputs, theirs.outputs)
+        torch.testing.assert_close(ours.kernel(), theirs.kernel())
+        cotangent = torch.randn_like(ours.outputs)
+        assert ours.vjp(cotangent).keys() == theirs.vjp(cotangent).keys()
+        for name, value in ours.vjp(cotangent).items():
+            torch.testing.assert_close(value, theirs.vjp(cotangent)[name])
+        norm, gradient = ours.norm_and_vjp(cotangent)
+        assert norm == pytest.approx(torch.linalg.matrix_norm(theirs.kernel(), 2).item(), rel=1e-5)
+        for name, value in gradient.items():
+            torch.testing.assert_close(value, theirs.vjp(cotangent)[name])
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 1)),
+            lambda: nn.Sequential(nn.Linear(6, 5), nn.ReLU()),
+            lambda: nn.Sequential(nn.Linear(6, 5), nn.Dropout(0.0), nn.Linear(5, 1)),
+            lambda: nn.Sequential(layer := nn.Linear(6, 6), nn.ReLU(), layer),
+        ],
+    )
+    def test_no_other_network_is_taken_for_one(self, make):
+        assert tangent.layers(make(), torch.randn(3, 6)).chain == ()
+
+    def test_a_network_with_a_hook_is_none(self):
+        model, x = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 1)), torch.randn(3, 4)
+        assert tangent.layers(model, x).chain
+        model[1].register_forward_hook(lambda module, arguments, output: 3 * output)
+        assert not tangent.layers(model, x).chain
+
+    def test_images_are_flattened_first(self):
+        x = torch.randn(4, 2, 3)
+        flat = nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 1))
+        assert tangent.layers(flat, x).chain and not tangent.layers(nn.Linear(3, 1), x).chain
+        reference = jacobian(copy.deepcopy(flat).double(), x.double())
+        torch.testing.assert_close(tangent.tangent_kernel(flat, x), (reference @ reference.T).float())
+
+    def test_adding_the_gradient_in_place(self):
+        model, x = models.fcn(6, 8, 3), torch.randn(5, 6)
+        parameters = {name: p for name, p in model.named_parameters()}
+        before = {name: p.detach().clone() for name, p in parameters.items()}
+        linearization = tangent.linearize(model, x)
+        cotangent = torch.randn(5, 1)
+        expected = linearization.vjp(cotangent)
+        with torch.no_grad():
+            linearization.norm_and_vjp(cotangent, add_to=parameters)
+        for name, value in parameters.items():
+            torch.testing.assert_close(value.detach(), before[name] + expected[name])

@@ -5,41 +5,50 @@ import hashlib
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 from . import runs as runs_file
-from .execute import Result, execute
+from .execute import Result
+from .pool import execute_all
 from .runs import Run
-from .stage import StageError, stage, verdicts
+from .stage import StageError, stage
 
 
 class BuildError(Exception):
     """The book is not as it should be; the message lists every failure."""
 
 
-def build(root: Path, output: Path, preset: str, say: Callable[[str], None], force: bool = False) -> Path:
+def build(
+    root: Path, output: Path, preset: str, say: Callable[[str], None], force: bool = False, jobs: int | None = None
+) -> Path:
     """Build the book of the project at ``root`` into ``output``, of which the parts are
 
     - ``runs/``: executed notebooks, kept from one build to the next,
     - ``stage/``: what Sphinx read,
     - ``html/``: the book. Returns the path of its first page.
 
+    ``jobs``: runs at a time, as in :func:`catapults.book.pool.execute_all`.
+
     Raises :class:`BuildError` after all runs had their turn if one of them failed or Sphinx warned. Missing data are no
     failure: the run's page says so.
     """
     runs = runs_file.load(root / "chapters")
     with _alone(output, say):
-        return _build(root, output, runs, preset, say, force)
+        results = execute_all(runs, root / "chapters", preset, output / "runs", say, force, jobs)
+        return _make_pages(root, output, runs, results, preset, say)
 
 
-def _build(
-    root: Path, output: Path, runs: Mapping[str, Run], preset: str, say: Callable[[str], None], force: bool
+def _make_pages(
+    root: Path,
+    output: Path,
+    runs: Mapping[str, Run],
+    results: Mapping[str, Result],
+    preset: str,
+    say: Callable[[str], None],
 ) -> Path:
-    results = {name: _execute(run, preset, output / "runs", say, force) for name, run in runs.items()}
     problems = [f"run {name!r} failed:\n{result.failure}" for name, result in results.items() if result.failure]
     try:
         stage(root, output / "stage", runs, results, preset)
@@ -59,21 +68,6 @@ def _build(
     if problems:
         raise BuildError("\n\n".join(problems))
     return html / "index.html"
-
-
-def _execute(run: Run, preset: str, store: Path, say: Callable[[str], None], force: bool) -> Result:
-    say(f"{run.name}: executing")
-    started = time.monotonic()
-    result = execute(run.name, run.chapter, run.settings[preset], preset, store, force)
-    if result.missing_data:
-        say(f"{run.name}: not run, data set missing\n{result.missing_data}")
-    elif result.failure:
-        say(f"{run.name}: FAILED")
-    else:
-        counts = ", ".join(f"{number} {verdict}" for verdict, number in verdicts(result.notebook).items() if number)
-        took = "cached" if result.cached else f"{time.monotonic() - started:.1f} s"
-        say(f"{run.name}: {took}; claims: {counts or 'none'}")
-    return result
 
 
 def _render(output: Path, say: Callable[[str], None]) -> str:

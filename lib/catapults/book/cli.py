@@ -37,10 +37,11 @@ def build_command(
     preset: PresetOption = Preset.laptop,
     output: Annotated[Path, typer.Option(help="Folder for executed notebooks and pages.")] = Path("_build"),
     force: Annotated[bool, typer.Option(help="Execute every run again.")] = False,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time; by default one a core, 4 at most.")] = None,
 ) -> None:
     """Execute the runs of chapters/runs.yml that are not cached, and render the book."""
     started = time.monotonic()
-    page = build(_root(), output.resolve(), preset, _say, force)
+    page = build(_root(), output.resolve(), preset, _say, force, jobs)
     typer.echo(f"The book: {page}  ({time.monotonic() - started:.0f} s, preset {preset})")
 
 

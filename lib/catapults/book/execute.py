@@ -9,12 +9,14 @@ import os
 import platform
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
+import torch
 
 from .. import data, models, provenance
 from .chapter import Chapter
@@ -34,12 +36,47 @@ class Result:
 
 
 def execute(
-    name: str, chapter: Chapter, parameters: Mapping[str, Any], preset: str, store: Path, force: bool = False
+    name: str,
+    chapter: Chapter,
+    parameters: Mapping[str, Any],
+    preset: str,
+    store: Path,
+    force: bool = False,
+    progress: bool = True,
 ) -> Result:
     """Execute the chapter with these parameters, or take the notebook that an earlier execution left in ``store``.
 
     Nothing is raised for what can happen to a run: missing data and every error of the notebook are in the result.
     """
+    path = look_up(name, chapter, parameters, preset, store, force)
+    if isinstance(path, Result):
+        return path
+    running = path.with_suffix(f".{os.getpid()}.running")
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        with environment({provenance.PRESET: preset}):
+            notebook = papermill.execute_notebook(
+                copy.deepcopy(chapter.notebook),  # and not the file, which may have changed since the key was made
+                None,
+                dict(parameters),
+                kernel_name="python3",
+                cwd=str(chapter.path.parent),
+                progress_bar=progress,
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # no remarks on how kernel and client talk
+            )
+        nbformat.write(notebook, running)
+        running.replace(path)
+    except Exception as error:  # of any cell, of the kernel, of the disk: the other runs go on
+        return Result(None, failure=f"{type(error).__name__}: {_plain(str(error))}")
+    finally:
+        running.unlink(missing_ok=True)
+    return Result(notebook, path)
+
+
+def look_up(
+    name: str, chapter: Chapter, parameters: Mapping[str, Any], preset: str, store: Path, force: bool = False
+) -> Result | Path:
+    """The result, where nothing has to be executed for it; else where the executed notebook is to lie."""
     try:
         task = chapter.experiment.from_namespace(dict(parameters)).task()
     except data.DataUnavailable as error:
@@ -49,31 +86,34 @@ def execute(
     path = store / f"{name}-{key(chapter, parameters, preset, task.identity)[:16]}.ipynb"
     if not force and (kept := _read(path)):
         return Result(kept, path, cached=True)
+    return path
 
-    running = path.with_suffix(f".{os.getpid()}.running")
-    before = os.environ.get(provenance.PRESET)
-    os.environ[provenance.PRESET] = preset
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for the processes that are started inside."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
-        store.mkdir(parents=True, exist_ok=True)
-        notebook = papermill.execute_notebook(
-            copy.deepcopy(chapter.notebook),  # and not the file, which may have changed since the key was made
-            None,
-            dict(parameters),
-            kernel_name="python3",
-            cwd=str(chapter.path.parent),
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no remarks on how kernel and client talk
-        )
-        nbformat.write(notebook, running)
-        running.replace(path)
-    except Exception as error:  # of any cell, of the kernel, of the disk: the other runs go on
-        return Result(None, failure=f"{type(error).__name__}: {_plain(str(error))}")
+        yield
     finally:
-        running.unlink(missing_ok=True)
-        if before is None:
-            del os.environ[provenance.PRESET]
-        else:
-            os.environ[provenance.PRESET] = before
-    return Result(notebook, path)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """PyTorch's threads in the processes that are started inside, and here, where the key names the device."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        with environment({"OMP_NUM_THREADS": str(number), "MKL_NUM_THREADS": str(number)}):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _read(path: Path) -> nbformat.NotebookNode | None:

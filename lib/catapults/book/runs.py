@@ -25,7 +25,9 @@ class _Entry(BaseModel):
     chapter: str
     title: str
     figures: list[str]
+    tables: list[str] = []
     note: str = ""
+    alone: bool = False
     quoted: dict[str, float] = {}
     parameters: dict[str, Any] = {}
     smoke: dict[str, Any] = {}
@@ -46,20 +48,29 @@ class _UniqueKeys(yaml.SafeLoader):
 class Run:
     """One page of the book: a chapter with parameters. ``settings`` are all parameters under each preset.
 
-    ``figures`` are the paper's figures that it corresponds to: none for a run of our own.
+    ``figures`` and ``tables`` are those of the paper that it corresponds to: none for a run of our own. ``alone``: no
+    other run is executed meanwhile.
     """
 
     name: str
     chapter: Chapter
     title: str
     figures: tuple[str, ...]
+    tables: tuple[str, ...]
     note: str
+    alone: bool
     settings: Mapping[str, Mapping[str, Any]]
 
     @property
     def is_main(self) -> bool:
         """Whether this is the run that gives the chapter's own page."""
         return self.name == self.chapter.name
+
+    @property
+    def in_paper(self) -> str:
+        """The paper's figures and tables that it corresponds to; empty for a run of our own."""
+        kinds = {"figure": self.figures, "table": self.tables}
+        return ", ".join(f"{kind}{'s' * (len(of) > 1)} {', '.join(of)}" for kind, of in kinds.items() if of)
 
     def departures(self, preset: str) -> dict[str, tuple[Any, Any]]:
         """Parameters whose value under the preset is not the paper's: name -> (value, the paper's value)."""
@@ -100,7 +111,8 @@ def load(folder: Path) -> dict[str, Run]:
                 settings[preset] = chapter.resolve(given)
             except ParameterError as error:
                 problems += [f"{path}: run {name!r}, preset {preset!r}: {line}" for line in str(error).splitlines()]
-        runs[name] = Run(name, chapter, entry.title, tuple(entry.figures), entry.note, settings)
+        shown = tuple(entry.figures), tuple(entry.tables)
+        runs[name] = Run(name, chapter, entry.title, *shown, entry.note, entry.alone, settings)
     lacking = chapters.keys() - runs.keys()
     problems += [f"{path}: chapter {name!r} has no run of its own name, its main page" for name in sorted(lacking)]
     if problems:

@@ -1,6 +1,8 @@
 """The book's source tree as Sphinx reads it: static pages with generated blocks, and executed notebooks as pages."""
 
+import ast
 import copy
+import pprint
 import re
 import shutil
 from collections.abc import Mapping
@@ -111,13 +113,15 @@ def _make_figure(cell: nbformat.NotebookNode, content: dict[str, Any], run: Run)
 def _with_values(source: str, chapter: Chapter, values: Mapping[str, Any]) -> str:
     """The parameters cell with the values that were injected, so that the page shows one cell that is true."""
     lines = source.splitlines()
-    for number, line in enumerate(lines):
-        name = line.partition(":")[0].strip()
+    for node in reversed(ast.parse(source).body):
+        name = node.target.id
         if name == "quoted":
             continue  # it says what to compare with; the table of claims shows that
-        if name in chapter.parameters and values[name] != chapter.parameters[name].default:
+        if values[name] != chapter.parameters[name].default:
             parameter = chapter.parameters[name]
-            lines[number] = f"{name}: {parameter.annotation} = {values[name]!r}  # {parameter.meaning}"
+            value = pprint.pformat(values[name], width=100, sort_dicts=False)
+            shown = f"{name}: {parameter.annotation} = {value}  # {parameter.meaning}"
+            lines[node.lineno - 1 : node.end_lineno] = shown.splitlines()
     return "\n".join(lines)
 
 
@@ -134,15 +138,15 @@ def _box(run: Run, runs: Mapping[str, Run], preset: str) -> str:
         lines.append(run.note)
     made = f"Made with the preset **{preset}**"
     departures = run.departures(preset)
-    if not run.figures:
+    if not run.in_paper:
         lines.append(f"{made}. The paper has no such run.")
     elif departures:
         lines.append(f"{made}, which departs from the preset **paper**: {_values(departures, 'there: ')}.")
     else:
         sizes = "the sizes that the paper states, and ours where it states none"
         lines.append(f"{made}, which here is the same as **paper**: {sizes}.")
-    if run.figures:
-        lines.append(f"In the paper: figures {', '.join(run.figures)}.")
+    if run.in_paper:
+        lines.append(f"In the paper: {run.in_paper}.")
     return ":::{note}\n:class: preset\n" + "\n\n".join(lines) + "\n:::"
 
 
@@ -181,7 +185,7 @@ def summary(runs: Mapping[str, Run], results: Mapping[str, Result], preset: str)
             rows.append(
                 (
                     f"[](/chapters/{name})",
-                    ", ".join(run.figures) or "–",
+                    run.in_paper or "–",
                     "not run" if result.missing_data else "failed",
                     "–",
                 )
@@ -192,13 +196,13 @@ def summary(runs: Mapping[str, Run], results: Mapping[str, Result], preset: str)
         rows.append(
             (
                 f"[](/chapters/{name})",
-                ", ".join(run.figures) or "–",
+                run.in_paper or "–",
                 ", ".join(f"{number} {verdict}" for verdict, number in count.items() if number) or "–",
                 ", ".join(f"{fact['run time']} on {fact['device']}" for fact in facts),
             )
         )
     return f"This book was made with the preset **{preset}**.\n\n" + table(
-        ("page", "the paper's figures", "claims", "run time"), rows
+        ("page", "in the paper", "claims", "run time"), rows
     )
 
 
@@ -207,10 +211,9 @@ def _table_of_presets(runs: Mapping[str, Run]) -> str:
         return ", ".join(f"`{n} = {ours!r}`" for n, (ours, _) in run.departures(preset).items()) or "the paper's sizes"
 
     rows = [
-        (f"`{name}`", ", ".join(run.figures) or "–", changes(run, "laptop"), changes(run, "smoke"))
-        for name, run in runs.items()
+        (f"`{name}`", run.in_paper or "–", changes(run, "laptop"), changes(run, "smoke")) for name, run in runs.items()
     ]
-    return table(("run", "the paper's figures", "`laptop`", "`smoke`"), rows)
+    return table(("run", "in the paper", "`laptop`", "`smoke`"), rows)
 
 
 def _table_of_parameters(chapter: Chapter) -> str:

@@ -47,9 +47,9 @@ class NetworkExperiment(Experiment):
     """What the experiments on a network and a small training set have in common."""
 
     dataset: str
-    architecture: Literal["fcn", "cnn", "wrn"]
+    architecture: Literal["fcn", "cnn", "wrn", "vit", "myrtle"]
     norm: Literal["layer"] | None
-    depth: Annotated[int, Field(ge=2)]
+    depth: PositiveInt
     width: PositiveInt
     image_size: PositiveInt | None
     n_train: Annotated[int, Field(ge=2)]
@@ -82,10 +82,18 @@ class NetworkExperiment(Experiment):
                 raise ValueError(f"image_size = {self.image_size!r}: {self.dataset!r} holds vectors; allowed is None")
             if self.labels != "zero-one":
                 raise ValueError(f"labels = {self.labels!r}: {self.dataset!r} has no classes; allowed is 'zero-one'")
+        if self.architecture in ("fcn", "cnn") and self.depth < 2:
+            raise ValueError(f"depth = {self.depth!r}: allowed are whole numbers of at least 2")
+        if self.architecture == "myrtle" and self.depth != 5:
+            raise ValueError(f"depth = {self.depth!r}: the Myrtle network has 5 weight layers; allowed is 5")
+        if self.architecture == "vit" and self.width % 4:
+            raise ValueError(f"width = {self.width!r}: a transformer with 4 heads allows multiples of 4")
         if self.architecture == "wrn" and (self.depth < 10 or self.depth % 6 != 4):
             raise ValueError(f"depth = {self.depth!r}: a Wide ResNet allows 6 b + 4 for b blocks a group (10, 16, ...)")
-        if self.architecture == "wrn" and self.image_size is not None and self.image_size % 4:
-            raise ValueError(f"image_size = {self.image_size!r}: a Wide ResNet allows multiples of 4")
+        if self.architecture in ("wrn", "vit", "myrtle") and self.image_size is not None and self.image_size % 4:
+            raise ValueError(
+                f"image_size = {self.image_size!r}: architecture {self.architecture!r} allows multiples of 4"
+            )
         if self.architecture != "wrn" and self.norm is not None:
             raise ValueError(f"norm = {self.norm!r}: architecture {self.architecture!r} has none; allowed is None")
         if self.parameterization == "pytorch" and self.gain != 1:
@@ -106,6 +114,10 @@ class NetworkExperiment(Experiment):
             channels, size = inputs.shape[1:3]
             if self.architecture == "cnn":
                 return models.cnn(channels, size, self.width, self.depth, outputs, **options)
+            if self.architecture == "vit":
+                return models.vit(channels, size, self.width, self.depth, outputs, **options)
+            if self.architecture == "myrtle":
+                return models.myrtle(channels, size, self.width, outputs, **options)
             return models.wide_resnet(channels, size, self.width, self.depth, outputs, norm=self.norm, **options)
 
     def start(self) -> "Start":
@@ -118,19 +130,22 @@ class NetworkExperiment(Experiment):
 
     def describe(self, source: str, parameters: int) -> str:
         """Data and network in words; ``source`` as in the task, ``parameters`` their number."""
+        size = "" if self.image_size is None else f", pooled to {self.image_size}×{self.image_size} pixels"
+        return f"Data: {source} {self.n_train} samples{size}. Network: {self.describe_network(parameters)}."
+
+    def describe_network(self, parameters: int) -> str:
+        """The network in words, without a full stop; ``parameters`` their number."""
         network = {
             "fcn": f"fully connected, {self.depth} weight layers with {self.width} neurons",
             "cnn": f"convolutional, {self.depth} weight layers with {self.width} channels",
+            "vit": f"vision transformer, {self.depth} blocks with {self.width} features, 4×4-pixel patches, 4 heads",
+            "myrtle": f"Myrtle, 5 weight layers with {self.width} channels",
             "wrn": f"Wide ResNet {self.depth}-{self.width} "
             + ("without a norm" if self.norm is None else "with a norm over each sample instead of batch norm"),
         }[self.architecture]
         form = {"ntk": f"NTK parameterisation with gain {number(self.gain)}", "pytorch": "PyTorch's parameterisation"}
-        size = "" if self.image_size is None else f", pooled to {self.image_size}×{self.image_size} pixels"
         biases = "with biases" if self.bias else "no biases"
-        return (
-            f"Data: {source} {self.n_train} samples{size}. Network: {network}, "
-            f"{parameters:,} parameters, {form[self.parameterization]}, {biases}."
-        )
+        return f"{network}, {parameters:,} parameters, {form[self.parameterization]}, {biases}"
 
 
 @dataclass(frozen=True)

@@ -55,11 +55,16 @@ def canvas(name: str, height: float = 3.0) -> Iterator[tuple[Canvas, object]]:
 
 def finish(axes: Axes, history: History, shade: bool = True) -> None:
     """Logarithmic axis with plain numbers; shaded, where ``shade``, at the iterations with eta > eta_crit."""
-    axes.set(yscale="log", xlim=(-0.5, history.iteration[-1] + 0.5))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    plain_numbers(axes.yaxis, *axes.get_ylim())
+    log_over_iterations(axes, int(history.iteration[-1]))
     for stretch in unstable(history) if shade else ():
         axes.axvspan(stretch[0] - 0.5, stretch[-1] + 0.5, color=INK, alpha=0.1, linewidth=0)
+
+
+def log_over_iterations(axes: Axes, last: int, first: int = 0) -> None:
+    """A logarithmic axis with plain numbers over whole iterations."""
+    axes.set(yscale="log", xlim=(first - 0.5, last + 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    plain_numbers(axes.yaxis, *axes.get_ylim())
 
 
 def plain_numbers(axis: Axis, low: float, high: float) -> None:

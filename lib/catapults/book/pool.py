@@ -1,0 +1,129 @@
+"""Executing all runs of the book, several at a time, each in a kernel of its own."""
+
+import functools
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+
+import psutil
+import torch
+
+from .. import models
+from . import runs as runs_file
+from .execute import Result, execute, look_up, threads
+from .runs import Run
+from .stage import verdicts
+
+_MOST_JOBS = 4  # each takes up to a gigabyte of memory
+
+
+def execute_all(
+    runs: Mapping[str, Run],
+    chapters: Path,
+    preset: str,
+    store: Path,
+    say: Callable[[str], None],
+    force: bool = False,
+    jobs: int | None = None,
+) -> dict[str, Result]:
+    """The results by name; ``runs`` are those of the folder ``chapters``.
+
+    ``jobs`` runs are executed at a time and share the cores; by default as many as there are cores, four at most, or
+    one where there is an accelerator. A run that has to be ``alone`` comes last and has all cores.
+    """
+    jobs = jobs or _default_jobs()
+    results: dict[str, Result] = {}
+
+    def one_by_one(some: list[Run]) -> None:
+        for run in some:
+            say(f"{run.name}: executing")
+            started = time.monotonic()
+            results[run.name] = execute(run.name, run.chapter, run.settings[preset], preset, store, force)
+            _say_result(run.name, results[run.name], time.monotonic() - started, say)
+
+    together = [run for run in runs.values() if not run.alone]
+    with threads(max(1, torch.get_num_threads() // jobs)):
+        if jobs == 1:
+            one_by_one(together)
+        else:
+            for run in together:
+                found = look_up(run.name, run.chapter, run.settings[preset], preset, store, force)
+                if isinstance(found, Result):
+                    results[run.name] = found
+                    _say_result(run.name, found, 0.0, say)
+            left = [run.name for run in together if run.name not in results]
+            if left:
+                results |= _side_by_side(left, (chapters, preset, store, force), say, jobs)
+    one_by_one([run for run in runs.values() if run.alone])
+    return {name: results[name] for name in runs}
+
+
+def _default_jobs() -> int:
+    return min(torch.get_num_threads(), _MOST_JOBS) if models.device("auto").type == "cpu" else 1
+
+
+def _side_by_side(names: list[str], arguments: tuple, say: Callable[[str], None], jobs: int) -> dict[str, Result]:
+    """In processes: neither papermill nor Python's parser is made for threads."""
+    results: dict[str, Result] = {}
+    waiting = iter(names)
+    running: dict[Future, tuple[str, float]] = {}
+    context = multiprocessing.get_context("spawn")  # a fork of a process that has used OpenMP can hang
+    with ProcessPoolExecutor(jobs, context, _begin, (os.getpid(),)) as pool:
+        try:
+            while len(results) < len(names):
+                for name in _some(waiting, jobs - len(running)):
+                    say(f"{name}: executing")
+                    running[pool.submit(_in_worker, name, *arguments)] = name, time.monotonic()
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    name, started = running.pop(future)
+                    results[name] = future.result()
+                    _say_result(name, results[name], time.monotonic() - started, say)
+        except BaseException:  # of the person at the terminal, mostly: their kernels would go on
+            for process in psutil.Process().children(recursive=True):
+                process.kill()
+            raise
+    return results
+
+
+def _some(names: Iterator[str], most: int) -> Iterator[str]:
+    for _ in range(most):
+        if (name := next(names, None)) is not None:
+            yield name
+
+
+def _begin(parent: int) -> None:
+    """In a worker: leave interrupts to the parent, and end with it whatever becomes of it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _in_worker(name: str, chapters: Path, preset: str, store: Path, force: bool) -> Result:
+    run = _loaded(chapters)[name]
+    return execute(name, run.chapter, run.settings[preset], preset, store, force, progress=False)
+
+
+@functools.lru_cache(1)
+def _loaded(chapters: Path) -> dict[str, Run]:
+    return runs_file.load(chapters)
+
+
+def _say_result(name: str, result: Result, seconds: float, say: Callable[[str], None]) -> None:
+    if result.missing_data:
+        say(f"{name}: not run, data set missing\n{result.missing_data}")
+    elif result.failure:
+        say(f"{name}: FAILED")
+    else:
+        counts = ", ".join(f"{number} {verdict}" for verdict, number in verdicts(result.notebook).items() if number)
+        say(f"{name}: {'cached' if result.cached else f'{seconds:.1f} s'}; claims: {counts or 'none'}")

@@ -1,0 +1,192 @@
+"""Figures of spikes in the training loss of SGD."""
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from ..display import Figure, number
+from ..experiments.sgd_spikes import SGDRun
+from ..sgd import SGDHistory
+from .base import INK, NORM, REST, TOP, TOTAL, canvas, log_over_iterations, mathtext, plain_numbers
+
+_MARKS = "Ticks along the bottom: steps with η > η_crit of the batch."
+_AROUND = 15  # iterations on either side of the spike that is drawn large
+
+
+def critical_rates(run: SGDRun) -> Figure:
+    """The critical rates of the batches with the learning rate above, the training loss below (Figs. 5, 6a)."""
+    return _critical_rates(run, run.history, "critical-rates", "")
+
+
+def calm(run: SGDRun) -> Figure | None:
+    """The same for the training at a rate below; None where there is none."""
+    return run.calm and _critical_rates(run, run.calm, "calm", " at the smaller rate")
+
+
+def loss_and_norm(run: SGDRun) -> Figure | None:
+    """The training loss above, the norm of the kernel on the whole training set below (Figs. 7, 13, 19); None where it
+    was not measured along the run."""
+    h = run.history
+    norm = h.kernel_norm[np.isfinite(h.kernel_norm)]
+    if len(norm) < 2:
+        return None
+    with canvas("norm", height=4.2) as (figure, save):
+        above, below = figure.subplots(2, sharex=True)
+        _draw_loss(above, h)
+        _line(below, h.kernel_norm, color=NORM)
+        below.set(ylabel="norm ‖K‖", xlabel="iteration")
+        log_over_iterations(below, len(h))
+    return save(
+        "Training loss and spectral norm of the tangent kernel on the whole training set (drawn like the paper's "
+        f"Fig. 7). {_MARKS}",
+        f"Two line plots over the iterations, logarithmic axes. {_course(run, h)} The norm of the kernel goes from "
+        f"{number(norm[0])} to {number(norm[-1])}, between {number(norm.min())} and {number(norm.max())}.",
+    )
+
+
+def loss_split(run: SGDRun) -> Figure | None:
+    """The loss split into the top-s eigenspace of the tangent kernel and the rest (Figs. 6b, 7); None where it was not
+    measured along the run."""
+    h, s = run.history, run.experiment.top
+    if np.isfinite(h.kernel_norm).sum() < 2:
+        return None
+    with canvas("split") as (figure, save):
+        axes = figure.subplots()
+        _draw_split(axes, run)
+        axes.set(xlabel="iteration")
+    return save(
+        f"The training loss (wide grey line) and its two parts: in the top-{s} eigenspace of the tangent kernel of the "
+        f"whole training set (solid) and in the rest (dashed) (drawn like the paper's Fig. 7). {_MARKS}",
+        f"Three lines over the iterations, logarithmic loss axis. {_course(run, h)} {_course_of_parts(run)}",
+    )
+
+
+def highest_spike(run: SGDRun) -> Figure | None:
+    """The highest spike from near: split of the loss above, norm of the kernel below; None where there is none, or
+    where the kernel was not measured along the run."""
+    h, found = run.history, run.spikes
+    if not found or np.isfinite(h.kernel_norm).sum() < 2:
+        return None
+    top = max(found, key=lambda s: h.loss[s.peak])
+    first, last = max(0, top.peak - _AROUND), min(len(h), top.peak + _AROUND)
+    with canvas("spike", height=4.2) as (figure, save):
+        above, below = figure.subplots(2, sharex=True)
+        _draw_split(above, run, slice(first, last + 1))
+        _line(below, h.kernel_norm, slice(first, last + 1), color=NORM, marker=".")
+        below.set(ylabel="norm ‖K‖", xlabel="iteration")
+        log_over_iterations(below, last, first)
+    return save(
+        f"The highest spike from near: iterations {first} to {last}. Above the loss (wide grey line) and its two "
+        f"parts, in the top-{run.experiment.top} eigenspace (solid) and in the rest (dashed); below the norm of the "
+        f"tangent kernel. {_MARKS}",
+        f"Two plots over iterations {first} to {last}, logarithmic axes. The loss rises from "
+        f"{number(h.loss[top.start])} at iteration {top.start} to {number(h.loss[top.peak])} at iteration {top.peak} "
+        f"and is {number(h.loss[top.end])} at iteration {top.end}; the norm goes "
+        f"{' → '.join(map(number, run.norms(top)))}.",
+    )
+
+
+def hessian(run: SGDRun) -> Figure | None:
+    """The batches' critical rates by the kernel against those by the Hessian, one dot a step (Fig. 12); None where the
+    Hessian was not measured."""
+    exact, kernel = run.hessian
+    if not len(exact):
+        return None
+    limits = [0.9 * min(exact.min(), kernel.min()), 1.1 * max(exact.max(), kernel.max())]
+    name = mathtext("b/‖K‖" if run.outputs == 1 else "bc/‖K‖")
+    with canvas("hessian", height=3.6) as (figure, save):
+        axes = figure.subplots()
+        axes.plot(limits, limits, color=INK, linewidth=1, linestyle=":", marker="")
+        axes.plot(exact, kernel, color=TOP, linestyle="", alpha=0.6)
+        axes.set(
+            xlabel=r"$2/\lambda_{\max}(H)$ of the batch", ylabel=f"{name} of the batch", xscale="log", yscale="log"
+        )
+        axes.set(xlim=limits, ylim=limits, aspect="equal")
+        for axis in (axes.xaxis, axes.yaxis):
+            plain_numbers(axis, *limits)
+    return save(
+        "The critical learning rate of the batches by the tangent kernel against that by the Hessian of the batch's "
+        "loss, one dot a step (drawn like the paper's Fig. 12). The dotted diagonal is equality.",
+        f"Scatter plot of {len(exact)} steps, logarithmic axes, with the diagonal dotted. The rates by the Hessian lie "
+        f"between {number(exact.min())} and {number(exact.max())}, those by the kernel between {number(kernel.min())} "
+        f"and {number(kernel.max())}.",
+    )
+
+
+def _critical_rates(run: SGDRun, h: SGDHistory, name: str, where: str) -> Figure:
+    steps, batch = np.arange(len(h)), h.batch_critical_learning_rate
+    with canvas(name, height=4.2) as (figure, save):
+        above, below = figure.subplots(2, sharex=True)
+        for these, colour, marker in ((~h.exceeds, REST, "."), (h.exceeds, TOP, "v")):
+            above.plot(steps[these], batch[these], color=colour, linestyle="", marker=marker, markersize=4)
+        above.plot(steps, h.learning_rate, color=INK, linewidth=1.5, marker="")
+        above.text(1.01, h.learning_rate[-1], "η", transform=above.get_yaxis_transform(), va="center")
+        above.set(ylabel="critical rate of the batch")
+        log_over_iterations(above, len(h))
+        _draw_loss(below, h)
+        below.set(xlabel="iteration")
+    least = "below it (triangles)" if h.exceeds.any() else "none below it"
+    return save(
+        f"Above, the critical learning rate of each step's batch{where}, beside the learning rate η (line): {least}. "
+        f"Below, the loss on the whole training set (drawn like the paper's Fig. "
+        f"{'5' if run.experiment.batch_size == 1 else '6a'}). {_MARKS}",
+        f"Two plots over the iterations, logarithmic axes. Above, dots between {number(batch.min())} and "
+        f"{number(batch.max())}; the learning rate, from {number(h.learning_rate.min())} to "
+        f"{number(h.learning_rate.max())}, exceeds {int(h.exceeds.sum())} of {len(h)}. {_course(run, h)}",
+    )
+
+
+def _draw_loss(axes: Axes, h: SGDHistory) -> None:
+    _line(axes, h.loss, color=TOP)
+    axes.set(ylabel="training loss")
+    _mark(axes, h, slice(0, len(h)))
+    log_over_iterations(axes, len(h))
+
+
+def _draw_split(axes: Axes, run: SGDRun, part: slice = slice(None)) -> None:
+    h, s = run.history, run.experiment.top
+    in_top, rest = h.split(s)
+    marker = "" if part == slice(None) else "."
+    _line(axes, h.loss, part, color=TOTAL, linewidth=5, alpha=0.8, label="loss")
+    _line(axes, in_top, part, color=TOP, marker=marker, label=f"$\\mathcal{{L}}_{{\\leq {s}}}$")
+    _line(axes, rest, part, color=REST, marker=marker, linestyle="--", label=f"$\\mathcal{{L}}_{{>{s}}}$")
+    axes.set(ylabel="training loss")
+    axes.legend()
+    first, last, _ = part.indices(len(h) + 1)
+    _mark(axes, h, slice(first, last - 1))
+    log_over_iterations(axes, last - 1, first)
+
+
+def _line(axes: Axes, values: np.ndarray, part: slice = slice(None), **style) -> None:
+    """What was measured, over the iterations, without a gap where it was not."""
+    iterations = np.arange(len(values))[part]
+    there = np.isfinite(values[part])
+    axes.plot(iterations[there], values[part][there], **({"marker": "", "linewidth": 1.5} | style))
+
+
+def _mark(axes: Axes, h: SGDHistory, part: slice) -> None:
+    exceeding = np.arange(len(h))[part][h.exceeds[part]]
+    if not len(exceeding):
+        return  # a line without points has an extent all the same, which the layout would make room for
+    heights = np.zeros(len(exceeding))
+    style = {"linestyle": "", "marker": "|", "markersize": 9, "markeredgewidth": 0.8, "color": INK}
+    axes.plot(exceeding, heights, transform=axes.get_xaxis_transform(), clip_on=False, **style)
+
+
+def _course(run: SGDRun, h: SGDHistory) -> str:
+    loss = h.loss[np.isfinite(h.loss)]
+    count = len(run.spikes if h is run.history else run.calm_spikes)
+    end = "diverges" if h.diverged else f"ends at {number(loss[-1])}"
+    spikes = "1 spike" if count == 1 else f"{count or 'no'} spikes"
+    return (
+        f"The loss starts at {number(loss[0])}, is at most {number(loss.max())}, has {spikes} and {end} after {len(h)} "
+        f"steps; at {int(h.exceeds.sum())} of them the rate exceeds the batch's critical one."
+    )
+
+
+def _course_of_parts(run: SGDRun) -> str:
+    top, rest = (part[np.isfinite(part)] for part in run.history.split(run.experiment.top))
+    return (
+        f"The part in the top-{run.experiment.top} eigenspace goes from {number(top[0])} to at most "
+        f"{number(top.max())} and ends at {number(top[-1])}; the rest goes from {number(rest[0])} to at most "
+        f"{number(rest.max())} and ends at {number(rest[-1])}."
+    )
