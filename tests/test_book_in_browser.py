@@ -51,7 +51,9 @@ FIGURES = {  # page -> how many it has
     "gd_catapults": 4, "gd_catapults-cnn": 3, "gd_catapults-cnn-wide": 3, "gd_catapults-rank-2": 4,
     "gd_catapults-wrn": 3, "gd_catapults-wrn-norm": 3, "gd_catapults-ten": 3, "gd_catapults-ten-cnn": 3,
     "multiple_catapults": 5, "multiple_catapults-cnn": 5,
+    "sgd_spikes": 5, "sgd_spikes-shallow": 6, "sgd_spikes-sphere": 4, "sgd_spikes-vit": 4, "match_rates": 1,
 }  # fmt: skip
+NUMBERS = {"gd_catapults": 1, "multiple_catapults": 2, "sgd_spikes": 3, "match_rates": 3}
 CHAPTERS = [f"chapters/{name}.html" for name in FIGURES]
 
 
@@ -77,7 +79,7 @@ def test_figures_are_seen_numbered_captioned_and_described(visits, name):
         assert image.evaluate("image => image.complete && image.naturalWidth") > 300
         assert image.bounding_box()["width"] > 300
         assert len(image.get_attribute("alt")) > 100
-        number = 1 if "gd_catapults" in name else 2
+        number = next(n for start, n in NUMBERS.items() if Path(name).stem.startswith(start))
         assert figure.locator(".caption-number").inner_text().startswith(f"Fig. {number}.")
         assert len(figure.locator("figcaption").inner_text()) > 40
 
