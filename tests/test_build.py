@@ -358,6 +358,21 @@ class TestSeveralAtATime:
             assert output.text.strip() == str(expected)
         assert lines.index("last: executing") > max(lines.index(f"{name}: executing") for name in ("one", "two"))
 
+    def test_the_rest_has_its_turn_when_a_process_of_the_build_dies(self, tmp_path):
+        """The kernel's parent, once; then the mark is there and the cell does nothing."""
+        mark = tmp_path / "mark"
+        kill = f"""
+import os, pathlib, signal
+mark = pathlib.Path({str(mark)!r})
+if not mark.exists():
+    mark.touch()
+    os.kill(os.getppid(), signal.SIGKILL)
+"""
+        root = project(tmp_path, {"deadly": notebook(kill), "other": notebook("width")})
+        lines = said(root, jobs=2)
+        assert mark.exists() and any("a process of the build has died" in line for line in lines)
+        assert executed(lines) == {"deadly", "other"}
+
 
 def said_with(error: type[Exception], root: Path, **options) -> list[str]:
     """What a build says that fails."""

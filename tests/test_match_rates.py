@@ -123,6 +123,7 @@ class TestRates:
         some = made(run, [(9, 1), (8, 2)])
         row = next(line for line in rate_table(some, QUOTED).markdown.splitlines() if "FCN" in line)
         assert "| 96.2 ± 1.5 % | 85.0 ± 7.1 % | 85.0 ± 7.1 % | 9 of 10, 8 of 10 |" in row
+        assert claims(some, QUOTED)["fcn_batch"].verdict == NOT_COMPARED  # the paper counts the total training loss
         lines = search_table(some, QUOTED).markdown.splitlines()[2:]
         assert [line.split("|")[1].strip().split()[0] for line in lines] == ["shallow"] * 2 + ["5-layer"] * 4
         assert "nothing: as above | 85.0 ± 7.1 % | no | 9 of 10, 8 of 10 |" in lines[2]

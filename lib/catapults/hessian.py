@@ -31,12 +31,13 @@ def critical_learning_rate(
     inputs: Float[Tensor, "n ..."],
     targets: Float[Tensor, "n ..."],
     start: Float[Tensor, " p"] | None = None,
+    tolerance: float = 1e-4,
 ) -> float:
     """``2 / lambda_max(H)`` of the MSE at the model's weights (section 2); infinite where no curvature is positive.
 
-    ``start`` and the errors are those of :func:`top_eigenpair`.
+    ``start``, ``tolerance`` and the errors are those of :func:`top_eigenpair`.
     """
-    value = top_eigenpair(model, inputs, targets, start).value
+    value = top_eigenpair(model, inputs, targets, start, tolerance).value
     return 2 / value if value > 0 else math.inf
 
 

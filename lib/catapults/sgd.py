@@ -17,6 +17,7 @@ from .eigenspace import NotFinite, top_eigenpairs
 from .schedules import LearningRate, LearningRates
 from .training import DIVERGED, check_finite, check_tops, hessian_rate, residual_of
 
+_TOLERANCE = 1e-3  # of the Hessian's critical rate, relatively
 _AT_ONCE = 1024  # samples in a forward pass that only the loss is wanted of
 
 
@@ -143,7 +144,8 @@ def stochastic_gradient_descent(
                 raise ValueError("model: its tangent kernel is zero or not finite, which has no critical learning rate")
             batch = next(draws)
             x, y = inputs[batch], targets[batch]
-            exact_rate = hessian_rate(model, x, y, None) if _due(hessian_every, iteration) else math.nan
+            due = _due(hessian_every, iteration)
+            exact_rate = hessian_rate(model, x, y, tolerance=_TOLERANCE) if due else math.nan
             with torch.inference_mode(bool(layers.chain)):  # where no graph is needed: a tenth faster on small batches
                 linearization = tangent.linearize(model, x, layers)
                 residual = residual_of(linearization.outputs, y)

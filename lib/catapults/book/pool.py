@@ -1,13 +1,15 @@
 """Executing all runs of the book, several at a time, each in a kernel of its own."""
 
 import functools
+import itertools
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import psutil
@@ -59,6 +61,7 @@ def execute_all(
             left = [run.name for run in together if run.name not in results]
             if left:
                 results |= _side_by_side(left, (chapters, preset, store, force), say, jobs)
+            one_by_one([run for run in together if run.name not in results])
     one_by_one([run for run in runs.values() if run.alone])
     return {name: results[name] for name in runs}
 
@@ -68,7 +71,7 @@ def _default_jobs() -> int:
 
 
 def _side_by_side(names: list[str], arguments: tuple, say: Callable[[str], None], jobs: int) -> dict[str, Result]:
-    """In processes: neither papermill nor Python's parser is made for threads."""
+    """In processes: neither papermill nor Python's parser is made for threads. If one dies, the results so far."""
     results: dict[str, Result] = {}
     waiting = iter(names)
     running: dict[Future, tuple[str, float]] = {}
@@ -76,7 +79,7 @@ def _side_by_side(names: list[str], arguments: tuple, say: Callable[[str], None]
     with ProcessPoolExecutor(jobs, context, _begin, (os.getpid(),)) as pool:
         try:
             while len(results) < len(names):
-                for name in _some(waiting, jobs - len(running)):
+                for name in itertools.islice(waiting, jobs - len(running)):
                     say(f"{name}: executing")
                     running[pool.submit(_in_worker, name, *arguments)] = name, time.monotonic()
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -84,17 +87,13 @@ def _side_by_side(names: list[str], arguments: tuple, say: Callable[[str], None]
                     name, started = running.pop(future)
                     results[name] = future.result()
                     _say_result(name, results[name], time.monotonic() - started, say)
+        except BrokenProcessPool:
+            say("a process of the build has died, perhaps for want of memory: the rest one after the other")
         except BaseException:  # of the person at the terminal, mostly: their kernels would go on
             for process in psutil.Process().children(recursive=True):
                 process.kill()
             raise
     return results
-
-
-def _some(names: Iterator[str], most: int) -> Iterator[str]:
-    for _ in range(most):
-        if (name := next(names, None)) is not None:
-            yield name
 
 
 def _begin(parent: int) -> None:
