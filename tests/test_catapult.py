@@ -91,7 +91,7 @@ def test_runs_one_after_the_other_add_up_after_a_stable_step_that_is_lower(first
         ([1, 4, 3, 5], []),  # does not come back
         ([5, 4, 3, 1], []),
         ([5, 2, 1], []),  # the start is no peak
-        ([1, 4, 3, 6, 1], [Spike(2, 3, 4)]),  # two peaks without a return between them are one
+        ([1, 4, 3, 6.1, 1], [Spike(2, 3, 4)]),  # two peaks without a return between them are one
         ([1, 4, 1.5, 6, 1], [Spike(0, 1, 2), Spike(2, 3, 4)]),
         ([1, 2, 1.5, 0.5, 3, 1], [Spike(0, 1, 3), Spike(3, 4, 5)]),
         ([3, 2, 1, 0.5, 3, 1], [Spike(3, 4, 5)]),  # the start is the bottom, not the last value that is low enough
@@ -103,6 +103,17 @@ def test_spikes(loss, expected):
     assert spikes(np.array(loss, float)) == expected
 
 
+def test_a_loss_that_vanishes():
+    assert spikes(np.array([1.0, 0, 1, 0])) == [Spike(1, 2, 3)]
+
+
+@pytest.mark.parametrize("rise, base", [(1.1, 50.0), (1.1, 200.0), (1.3, 10.0)])
+def test_a_peak_of_just_the_rise(rise, base):
+    assert spikes(np.array([base, base * rise * (1 + 1e-9), base]), rise) == [Spike(0, 1, 2)]
+    for peak in (base * rise, np.nextafter(base * rise, 0)):
+        assert spikes(np.array([base, peak, base]), rise) in ([], [Spike(0, 1, 2)])
+
+
 def test_spikes_where_not_all_was_measured():
     loss = np.array([1, math.nan, 4, math.nan, math.nan, 1, math.nan])
     assert spikes(loss) == [Spike(0, 2, 5)]
@@ -112,7 +123,7 @@ def test_spikes_where_not_all_was_measured():
     "loss, rise, message",
     [
         ([1.0, 4, 1], 1.0, "rise = 1.0: allowed are numbers above 1"),
-        ([1.0, 0, 1], 2.0, "loss: its smallest value is 0"),
+        ([1.0, -1, 1], 2.0, "loss: its smallest value is -1"),
     ],
 )
 def test_impossible_spikes(loss, rise, message):

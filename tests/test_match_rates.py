@@ -38,6 +38,8 @@ QUOTED = {"shallow": 97.3, "shallow_deviation": 0.5, "fcn": 96.2, "fcn_deviation
         ({"search": [{"network": "fcn", "rises_above": -1}]}, r"search\[0\]: rises_above = -1; allowed are numbers"),
         ({"search": [{"network": "fcn", "rises_above": "a"}]}, r"search\[0\]: rises_above = 'a'"),
         ({"search": [{"network": "fcn"}, {"network": "cnn", "steps": 0}]}, r"search\[1\]: steps = 0"),
+        ({"fcn": NETWORK | {"seed": 3}}, "fcn: seed = 3; allowed is one for all settings"),
+        ({"search": [{"network": "fcn", "dataset": "rank-3"}]}, r"search\[0\]: dataset = 'rank-3'; allowed is one"),
         ({"dataset": "cifr-2"}, "did you mean 'cifar-2'"),
     ],
 )
@@ -67,7 +69,7 @@ class TestARun:
 
     def test_its_texts(self, run):
         said = run.describe().markdown
-        assert "seeds 0, 1" in said and "All 10 trainings" in said and "- 5-layer CNN: fully connected, 4" in said
+        assert "seeds 0, 1" in said and "All 10 trainings" in said and "- CNN: fully connected, 4" in said
         for text in (said, *(text(run, QUOTED).markdown for text in (rate_table, search_table, search_result))):
             assert "nan" not in text and "inf" not in text
         assert len(claims(run, QUOTED)) == 6 and "2 diverged" in search_table(run, QUOTED).markdown
@@ -77,7 +79,7 @@ class TestARun:
 
 
 def made(run, counts, diverged=(False, False)):
-    """The run where the 5-layer FCN has these (hits, misses) by the whole set's loss, one pair a seed."""
+    """The run where the FCN has these (hits, misses) by the whole set's loss, one pair a seed."""
     trained = [
         replace(one, history=replace(one.history, diverged=end))
         for one, end in zip(run.networks["fcn"].runs, diverged, strict=True)
@@ -125,16 +127,16 @@ class TestRates:
         assert "| 96.2 ± 1.5 % | 85.0 ± 7.1 % | 85.0 ± 7.1 % | 9 of 10, 8 of 10 |" in row
         assert claims(some, QUOTED)["fcn_batch"].verdict == NOT_COMPARED  # the paper counts the total training loss
         lines = search_table(some, QUOTED).markdown.splitlines()[2:]
-        assert [line.split("|")[1].strip().split()[0] for line in lines] == ["shallow"] * 2 + ["5-layer"] * 4
+        assert [line.split("|")[1].strip().split()[0] for line in lines] == ["shallow"] * 2 + ["FCN"] * 3 + ["CNN"]
         assert "nothing: as above | 85.0 ± 7.1 % | no | 9 of 10, 8 of 10 |" in lines[2]
         assert "only rises by more than 10 %" in lines[3] and "`learning_rate = '90 eta_crit'`" in lines[4]
 
     def test_what_the_search_found(self, run):
         said = search_result(made(run, [(50, 0), (50, 0)]), QUOTED).markdown
-        assert "5-layer FCN: of 3 settings the rates range from " in said and "to 100 %, and " in said
+        assert "FCN: of 2 settings with a rate they range from " in said and "to 100 %, and " in said
 
     def test_the_figure(self, run):
         figure = figures.rates(run, QUOTED)
         assert figure.svg == figures.rates(run, QUOTED).svg and figure.caption.endswith(".")
-        assert "paper: 97.3 (shallow network), 96.2 (5-layer FCN)" in figure.alt
+        assert "paper: 97.3 (shallow network), 96.2 (FCN)" in figure.alt
         assert "nan" not in figures.rates(made(run, [(0, 0), (0, 0)]), {}).alt

@@ -159,6 +159,12 @@ class TestTheEnd:
         assert np.isfinite(h.loss[0]) and len(h.loss) == len(h) + 1 and np.isfinite(h.batch_loss).all()
 
 
+@pytest.mark.parametrize("every", [{}, {"loss_every": 5, "kernel_every": None}])
+def test_divergence_between_measurements_with_a_hessian(every):
+    h = stochastic_gradient_descent(*problem(), "60 eta_crit", B, 200, hessian_every=1, **every)
+    assert h.diverged and np.isfinite(h.batch_loss).all()
+
+
 class TestRates:
     def test_steps(self):
         h = stochastic_gradient_descent(*problem(), "0.3; 2: 0.2; 4: 0.1", B, 6)
@@ -170,6 +176,19 @@ class TestRates:
         )
         assert h.learning_rate[0] == pytest.approx(0.5 * h.critical_learning_rate[0])
         assert h.learning_rate[4] == pytest.approx(0.5 * h.critical_learning_rate[3])
+
+    def test_a_multiple_that_comes_later(self):
+        h = stochastic_gradient_descent(*problem(), "0.1; 3: 0.5 eta_crit", B, 5, kernel_every=None, loss_every=2)
+        assert h.learning_rate[0] == 0.1 and h.learning_rate[4] == pytest.approx(0.5 * h.critical_learning_rate[0])
+
+    def test_a_network_that_dies_keeps_its_rate(self):
+        model, inputs, targets = problem()
+        h = stochastic_gradient_descent(model, inputs, targets, "60 eta_crit; 1: 0.1 current eta_crit", B, 2)
+        assert len(h) <= 2  # diverged or not
+        with torch.no_grad():
+            model[-1].weight.mul_(1e-30), model[-3].weight.mul_(1e-30)
+        h = stochastic_gradient_descent(model, inputs, targets, "0.1; 2: 2 current eta_crit", B, 4)
+        assert h.learning_rate.tolist() == [0.1] * 4 and np.isinf(h.critical_learning_rate).all()
 
     def test_cycles(self):
         h = stochastic_gradient_descent(*problem(), "0.1 .. 0.3, 2", B, 6)

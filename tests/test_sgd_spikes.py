@@ -90,6 +90,10 @@ class TestARun:
         assert run.calm is None and run.calm_spikes == [] and figures.calm(run) is None
         assert claims(run)["calm"].verdict == NOT_COMPARED and "with replacement" in run.describe().markdown
 
+    def test_nothing_to_train(self):
+        with pytest.raises(ParameterError, match=r"stop_below = 1000.0: the loss is .* before the first step; allowed"):
+            SGDSpikes.create(**SMALL | {"stop_below": 1000.0}).run()
+
     def test_a_fixed_last_layer(self):
         run = SGDSpikes.create(**SMALL | {"depth": 2, "train_last_layer": False, "steps": 2}).run()
         whole = SGDSpikes.create(**SMALL | {"depth": 2, "steps": 2}).run()
@@ -308,7 +312,8 @@ class TestClaims:
             ([1, 2, 1, 1.05, 1], [1, 0, 0, 0], True),  # the second rise is small
             ([1, 2, 1, 1.2, 1], [1, 0, 0, 0], False),
             ([1, 2, 1, 1.2, 1], [1, 1, 1, 0], False),
-            ([1, 0.9, 0.8, 0.7], [0, 0, 0], False),  # no match at all
+            ([1, 2, 1, 0.9, 0.8], [0, 1, 0, 0], False),
+            ([1, 0.9, 0.8, 0.7], [0, 0, 0], None),  # there is nothing to match
         ],
     )
     def test_an_exact_match(self, run, loss, exceeds, holds):
@@ -323,6 +328,7 @@ class TestClaims:
             (np.r_[1, 1.1, 1.2, 1.3, 1.2], 0, False),
             (np.r_[1, 4, 1, 0.5], 0, False),
             (np.linspace(1, 0.5, 41), 1, None),
+            (np.where(np.arange(41) % 2, math.nan, 1.0), 0, None),  # no step has the loss before and after
         ],
     )
     def test_below_all_critical_rates(self, run, loss, exceeds, holds):
@@ -330,8 +336,9 @@ class TestClaims:
         found = course(run, LOSS, NORM, TOP, EXCEEDS, calm=calm)
         assert verdicts(found)["calm"] is holds
         said = claims(found)["calm"].sentence
-        assert ("all above it" in said) is (holds is not None) and ("not monotone" in said) is bool(
-            (np.diff(loss) > 0).any()
+        known = np.isfinite(loss).all()
+        assert ("all above it" in said) is (exceeds == 0) and (
+            not known or ("not monotone" in said) is bool((np.diff(loss) > 0).any())
         )
 
     @pytest.mark.parametrize(
@@ -355,11 +362,12 @@ class TestClaims:
 
     def test_convergence(self, run):
         done = course(run, LOSS)
-        goal = done.experiment.model_copy(update={"stop_below": 0.25})
+        goal = done.experiment.model_copy(update={"stop_below": 0.001})
         ends = {True: {"converged": True}, False: {"diverged": True}, None: {}}
         for holds, end in ends.items():
             some = replace(done, experiment=goal, history=replace(done.history, **end))
             assert verdicts(some)["converged"] is holds
+            assert verdicts(replace(some, experiment=done.experiment))["converged"] is None  # no goal
 
     def test_they_show_a_table_and_carry_their_verdicts(self, spiky):
         bundle = claims(spiky)._repr_mimebundle_()

@@ -78,18 +78,19 @@ def spikes(loss: Float[np.ndarray, " t"], rise: float = RISE) -> list[Spike]:
     the loss has to fall to 1 / ``rise`` of the peak or less. So divergence is none, nor a rise that does not come back.
     It starts at the loss's last local minimum before the peak that is that low, and ends when the loss is again.
 
-    Raises ``ValueError`` unless ``rise`` exceeds 1, and for a loss that is not positive.
+    Raises ``ValueError`` unless ``rise`` exceeds 1, and for a loss that is negative.
     """
     if not rise > 1:
         raise ValueError(f"rise = {rise!r}: allowed are numbers above 1")
     there = np.flatnonzero(np.isfinite(loss))
     measured = loss[there]
-    if not (measured > 0).all():
-        raise ValueError(f"loss: its smallest value is {measured.min()}; allowed are positive ones")
-    peaks, _ = find_peaks(np.log(measured), prominence=np.log(rise))
+    if not (measured >= 0).all():
+        raise ValueError(f"loss: its smallest value is {measured.min()}; allowed are numbers of at least 0")
+    logs = np.log(np.maximum(measured, np.finfo(float).tiny))
+    peaks, _ = find_peaks(logs, prominence=np.log(rise))
     found = []
     for peak in peaks:
-        low = np.flatnonzero(measured <= measured[peak] / rise)
+        low = np.flatnonzero(logs[peak] - logs >= np.log(rise))
         start, end = low[low < peak][-1], low[low > peak][0]
         while start > 0 and measured[start - 1] < measured[start]:
             start -= 1

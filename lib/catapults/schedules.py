@@ -63,6 +63,7 @@ class LearningRates(Protocol):
     """A learning rate over the iterations."""
 
     last: int  # the iteration of the last change that is named
+    relative: bool  # whether some rate is a multiple of a critical one
 
     def at(self, iteration: int) -> LearningRate | None:
         """The rate that is set at this iteration; ``None`` where it stays as it is."""
@@ -114,6 +115,11 @@ class Schedule:
         """The iteration of the last change."""
         return self.steps[-1][0]
 
+    @property
+    def relative(self) -> bool:
+        """Whether some rate is a multiple of a critical one."""
+        return any(rate.relative for _, rate in self.steps)
+
     def __str__(self) -> str:
         return "; ".join(f"{iteration}: {rate}" if iteration else str(rate) for iteration, rate in self.steps)
 
@@ -130,6 +136,11 @@ class Cyclical:
     half_cycle: int
 
     last = 0
+
+    @property
+    def relative(self) -> bool:
+        """Whether the rates are multiples of the critical one."""
+        return self.low.relative
 
     def __post_init__(self):
         if self.low.of != self.high.of or self.low.current:

@@ -124,7 +124,8 @@ def stochastic_gradient_descent(
         relative = rate is not None and rate.relative
         try:
             last = iteration == steps
-            if (kernel_every and last) or _due(kernel_every, iteration) or (relative and (not rows or rate.current)):
+            wanted = rates.relative if not rows else relative and rate.current
+            if (kernel_every and last) or _due(kernel_every, iteration) or wanted:
                 whole.measure_kernel(iteration)
             elif last or iteration % loss_every == 0:
                 whole.measure_loss(iteration)
@@ -139,13 +140,12 @@ def stochastic_gradient_descent(
             if not rows:
                 initial = whole.critical.get(0, math.nan)
             if rate is not None:
-                eta = rate.absolute(initial, whole.critical.get(iteration, math.nan)) if relative else rate.value
+                value = rate.absolute(initial, whole.critical.get(iteration, math.nan)) if relative else rate.value
+                eta = value if math.isfinite(value) or not rows else eta  # a network that has died keeps its rate
             if not math.isfinite(eta):
                 raise ValueError("model: its tangent kernel is zero or not finite, which has no critical learning rate")
             batch = next(draws)
             x, y = inputs[batch], targets[batch]
-            due = _due(hessian_every, iteration)
-            exact_rate = hessian_rate(model, x, y, tolerance=_TOLERANCE) if due else math.nan
             with torch.inference_mode(bool(layers.chain)):  # where no graph is needed: a tenth faster on small batches
                 linearization = tangent.linearize(model, x, layers)
                 residual = residual_of(linearization.outputs, y)
@@ -153,6 +153,9 @@ def stochastic_gradient_descent(
                 loss = flat.dot(flat).item() / len(flat)
                 if not loss <= DIVERGED * max(whole.losses[0], 1.0):
                     raise NotFinite
+            due = _due(hessian_every, iteration)
+            exact_rate = hessian_rate(model, x, y, tolerance=_TOLERANCE) if due else math.nan
+            with torch.inference_mode(bool(layers.chain)):
                 norm, _ = linearization.norm_and_vjp(residual * (-2 * eta / len(flat)), add_to=parameters)
         except NotFinite:
             if not rows:

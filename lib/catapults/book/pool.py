@@ -90,8 +90,9 @@ def _side_by_side(names: list[str], arguments: tuple, say: Callable[[str], None]
         except BrokenProcessPool:
             say("a process of the build has died, perhaps for want of memory: the rest one after the other")
         except BaseException:  # of the person at the terminal, mostly: their kernels would go on
-            for process in psutil.Process().children(recursive=True):
-                process.kill()
+            for worker in multiprocessing.active_children():
+                for process in [*psutil.Process(worker.pid).children(recursive=True), worker]:
+                    process.kill()
             raise
     return results
 

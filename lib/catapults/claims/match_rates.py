@@ -79,8 +79,8 @@ def search_result(run: MatchRun, quoted: Mapping[str, Any]) -> Text:
         theirs = _quoted(quoted, name)
         meeting = sum(bool(_meets(rate, theirs[0])) for rate in known)
         low, high = (number(pick(known)) for pick in (min, max))
-        text = f"{NETWORKS[name][0].upper()}{NETWORKS[name][1:]}: of {len(tried)} settings the rates range from {low} %"
-        text += f" to {high} %"
+        title = f"{NETWORKS[name][0].upper()}{NETWORKS[name][1:]}"
+        text = f"{title}: of {len(known)} settings with a rate they range from {low} % to {high} %"
         sentences.append(text + ("." if math.isnan(theirs[0]) else f", and {meeting} meet the paper's."))
     return Text(" ".join(sentences))
 

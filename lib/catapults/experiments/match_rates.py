@@ -16,7 +16,7 @@ from .base import Experiment, ParameterError, PositiveInt
 from .sgd_spikes import Matches, Reading, SGDRun, SGDSpikes, matches
 
 Setting = dict[str, Any]
-NETWORKS = {"shallow": "shallow network", "fcn": "5-layer FCN", "cnn": "5-layer CNN"}
+NETWORKS = {"shallow": "shallow network", "fcn": "FCN", "cnn": "CNN"}
 NETWORK, ABOVE = "network", "rises_above"  # what a setting of the search has beside parameters
 _COMMON: Setting = {
     "norm": None,
@@ -77,6 +77,11 @@ class MatchRates(Experiment):
         return self.networks[setting[NETWORK]] | {k: v for k, v in setting.items() if k not in (NETWORK, ABOVE)}
 
     def _check(self, where: str, setting: Setting) -> None:
+        for name in ("dataset", "n_train", "seed", "device"):
+            if name in setting:
+                raise ValueError(
+                    f"{where}: {name} = {setting[name]!r}; allowed is one for all settings, outside of them"
+                )
         try:
             self.experiment(setting, self.seeds[0])
         except ParameterError as error:

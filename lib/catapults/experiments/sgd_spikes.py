@@ -13,7 +13,7 @@ from .. import catapult, schedules, sgd
 from ..catapult import Spike
 from ..display import Text, number
 from ..sgd import SGDHistory
-from .base import NetworkExperiment, PositiveInt, check_tops, threshold
+from .base import NetworkExperiment, ParameterError, PositiveInt, check_tops, threshold
 
 Reading = Literal["batch", "whole"]
 
@@ -54,7 +54,10 @@ class SGDSpikes(NetworkExperiment):
         return self
 
     def run(self, progress: bool = False) -> "SGDRun":
-        """Load the data, initialise, train. Raises the errors of :func:`catapults.data.load`."""
+        """Load the data, initialise, train.
+
+        Raises the errors of :func:`catapults.data.load`, and :class:`ParameterError` where there is nothing to train.
+        """
         started = time.perf_counter()
         start = self.start()
 
@@ -80,6 +83,9 @@ class SGDSpikes(NetworkExperiment):
             )
 
         history = train(self.learning_rate, self.kernel_every, self.hessian_every)
+        if not len(history):
+            here = f"stop_below = {self.stop_below!r}: the loss is {number(history.loss[0])} before the first step"
+            raise ParameterError(f"{here}; allowed is less than that")
         calm = None if self.calm_learning_rate is None else train(self.calm_learning_rate, None, None)
         sizes = torch.linalg.vector_norm(start.inputs.flatten(1), dim=1).cpu().numpy()
         seconds = time.perf_counter() - started
@@ -186,7 +192,7 @@ class SGDRun:
         if len(measured) < 2:
             return np.empty(0), np.empty(0, bool)
         changes = np.diff(np.log(self.history.kernel_norm[measured]))
-        return changes, np.logical_or.reduceat(self.in_spikes, measured[:-1])
+        return changes, np.logical_or.reduceat(self.in_spikes[: measured[-1]], measured[:-1])
 
     @property
     def hessian(self) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:

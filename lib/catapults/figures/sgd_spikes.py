@@ -19,7 +19,7 @@ def critical_rates(run: SGDRun) -> Figure:
 
 def calm(run: SGDRun) -> Figure | None:
     """The same for the training at a rate below; None where there is none."""
-    return run.calm and _critical_rates(run, run.calm, "calm", " at the smaller rate")
+    return None if run.calm is None else _critical_rates(run, run.calm, "calm", " at the smaller rate")
 
 
 def loss_and_norm(run: SGDRun) -> Figure | None:
@@ -81,7 +81,7 @@ def highest_spike(run: SGDRun) -> Figure | None:
         f"Two plots over iterations {first} to {last}, logarithmic axes. The loss rises from "
         f"{number(h.loss[top.start])} at iteration {top.start} to {number(h.loss[top.peak])} at iteration {top.peak} "
         f"and is {number(h.loss[top.end])} at iteration {top.end}; the norm goes "
-        f"{' → '.join(map(number, run.norms(top)))}.",
+        f"{' → '.join('unknown' if np.isnan(norm) else number(norm) for norm in run.norms(top))}.",
     )
 
 
