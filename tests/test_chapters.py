@@ -216,6 +216,12 @@ class TestRuns:
         assert shown.pop("quoted", {}) == {}
         assert shown == {name: value for name, value in run.settings[preset].items() if name != "quoted"}
 
+    def test_the_note_at_the_top_leaves_long_values_to_the_parameters(self):
+        run = RUNS["match_rates"]
+        text = page_of(run, run.chapter.notebook, RUNS, "laptop").cells[0].source
+        assert "`search` (shown with the parameters)" in text and "`steps = 200` (there: `300`)" in text
+        assert "In the paper: table 2." in text and "rises_above" not in text
+
     def test_each_figure_has_a_page(self):
         figures = ["2", "3a", "3b", "4a", "4b", "13a", "13b", "17a", "17b", "18a", "18b"]
         figures += [f"{number}{panel}" for number in (7, 14, 15, 16, 20, 21) for panel in "abcd"]

@@ -37,7 +37,8 @@ def device_name(device: str) -> str:
     """``cpu (2 threads, x86_64)`` or the accelerator's name."""
     if device.startswith("cuda"):
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads, {platform.machine()})"
+    threads = torch.get_num_threads()
+    return f"{device} ({threads} thread{'s' * (threads > 1)}, {platform.machine()})"
 
 
 def commit() -> str:

@@ -18,6 +18,8 @@ from .chapter import Chapter
 from .execute import Result
 from .runs import Run, difference
 
+_LONG = 120  # characters of two values that are too long for the note at a page's top
+
 
 class StageError(Exception):
     """A page cannot go into the book; the message says which and why."""
@@ -151,7 +153,12 @@ def _box(run: Run, runs: Mapping[str, Run], preset: str) -> str:
 
 
 def _values(changes: Mapping[str, tuple[Any, Any]], other: str = "instead of ") -> str:
-    return ", ".join(f"`{name} = {ours!r}` ({other}`{theirs!r}`)" for name, (ours, theirs) in changes.items())
+    return ", ".join(
+        f"`{name} = {ours!r}` ({other}`{theirs!r}`)"
+        if len(f"{ours!r}{theirs!r}") < _LONG
+        else f"`{name}` (shown with the parameters)"
+        for name, (ours, theirs) in changes.items()
+    )
 
 
 def _page_of_absent(run: Run, result: Result, preset: str) -> str:
