@@ -149,7 +149,7 @@ def test_chapter_3(changes):
     }
     assert list(figures) == [name for name in expected if not left_out.get(name)]
     assert "inf" not in said.replace("information", "")
-    assert ("diverges" in said) is diverges
+    assert ("The run diverges." in said) is diverges
     assert ("Steps on which the loss" in said) is (changes.get("batch_size") == 1)
 
 
