@@ -15,7 +15,7 @@ from . import schedules, tangent
 from .checks import whole_number
 from .eigenspace import NotFinite, top_eigenpairs
 from .schedules import LearningRate, LearningRates
-from .training import DIVERGED, check_finite, check_tops, hessian_rate, residual_of
+from .training import DIVERGED, check_finite, check_tops, due, hessian_rate, parts_of_loss, residual_of
 
 _TOLERANCE = 1e-3  # of the Hessian's critical rate, relatively
 _AT_ONCE = 1024  # samples in a forward pass that only the loss is wanted of
@@ -52,10 +52,7 @@ class SGDHistory:
 
     def split(self, top: int) -> tuple[Float[np.ndarray, " t"], Float[np.ndarray, " t"]]:
         """L_<=s and L_>s over the iterations for s = ``top``, one of ``tops``."""
-        if top not in self.tops:
-            raise ValueError(f"top = {top!r}: allowed are {', '.join(map(str, self.tops))}")
-        losses = self.splits[:, self.tops.index(top)]
-        return losses[:, 0], losses[:, 1]
+        return parts_of_loss(self.splits, self.tops, top)
 
     @property
     def exceeds(self) -> np.ndarray:
@@ -125,7 +122,7 @@ def stochastic_gradient_descent(
         try:
             last = iteration == steps
             wanted = rates.relative if not rows else relative and rate.current
-            if (kernel_every and last) or _due(kernel_every, iteration) or wanted:
+            if (kernel_every and last) or due(kernel_every, iteration) or wanted:
                 whole.measure_kernel(iteration)
             elif last or iteration % loss_every == 0:
                 whole.measure_loss(iteration)
@@ -153,8 +150,9 @@ def stochastic_gradient_descent(
                 loss = flat.dot(flat).item() / len(flat)
                 if not loss <= DIVERGED * max(whole.losses[0], 1.0):
                     raise NotFinite
-            due = _due(hessian_every, iteration)
-            exact_rate = hessian_rate(model, x, y, tolerance=_TOLERANCE) if due else math.nan
+            exact_rate = math.nan
+            if due(hessian_every, iteration):
+                exact_rate = hessian_rate(model, x, y, tolerance=_TOLERANCE)
             with torch.inference_mode(bool(layers.chain)):
                 norm, _ = linearization.norm_and_vjp(residual * (-2 * eta / len(flat)), add_to=parameters)
         except NotFinite:
@@ -183,10 +181,6 @@ def stochastic_gradient_descent(
         diverged=diverged,
         converged=converged,
     )
-
-
-def _due(period: int | None, iteration: int) -> bool:
-    return period is not None and iteration % period == 0
 
 
 def batches(n: int, size: int, replacement: bool, seed: int) -> Iterator[Int[Tensor, " size"]]:

@@ -57,10 +57,7 @@ class History:
 
     def split(self, top: int) -> tuple[Float[np.ndarray, " t"], Float[np.ndarray, " t"]]:
         """L_<=s and L_>s over the iterations for s = ``top``, one of ``tops``."""
-        if top not in self.tops:
-            raise ValueError(f"top = {top!r}: allowed are {', '.join(map(str, self.tops))}")
-        losses = self.splits[:, self.tops.index(top)]
-        return losses[:, 0], losses[:, 1]
+        return parts_of_loss(self.splits, self.tops, top)
 
     @property
     def loss_top(self) -> Float[np.ndarray, " t"]:
@@ -115,7 +112,7 @@ def gradient_descent(
         linearization = tangent.linearize(model, inputs, layers)
         residual = residual_of(linearization.outputs, targets)
         loss = residual.square().mean().item()
-        rate, exact, last = schedule.at(iteration), _every(hessian_every, iteration), iteration == steps
+        rate, exact, last = schedule.at(iteration), due(hessian_every, iteration), iteration == steps
         if rate and not rate.relative:
             eta = rate.value
         if not record and not math.isfinite(loss):
@@ -166,6 +163,16 @@ def gradient_descent(
     return History(record, False, tops)
 
 
+def parts_of_loss(
+    splits: Float[np.ndarray, "t s 2"], tops: Sequence[int], top: int
+) -> tuple[Float[np.ndarray, " t"], Float[np.ndarray, " t"]]:
+    """Those of ``splits`` that belong to ``top``, one of ``tops``. Raises ``ValueError`` for another."""
+    if top not in tops:
+        raise ValueError(f"top = {top!r}: allowed are {', '.join(map(str, tops))}")
+    losses = splits[:, tops.index(top)]
+    return losses[:, 0], losses[:, 1]
+
+
 def check_finite(**tensors: Tensor) -> None:
     """Raise ``ValueError`` for the first tensor, passed by the name of its parameter, that is not finite."""
     for name, values in tensors.items():
@@ -193,7 +200,8 @@ def hessian_rate(
         return math.nan
 
 
-def _every(period: int | None, iteration: int) -> bool:
+def due(period: int | None, iteration: int) -> bool:
+    """Whether an iteration is one of those with a measurement every ``period``, where ``None`` means never."""
     return period is not None and iteration % period == 0
 
 
