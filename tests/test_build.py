@@ -16,11 +16,11 @@ import psutil
 import pytest
 import torch
 from book_project import EXPERIMENT, RUN, notebook, project
-from catapults import data
+from catapults import data, fingerprint, processes
 from catapults.book import execute as execution
 from catapults.book.build import BuildError, build
 from catapults.book.chapter import Chapter
-from catapults.book.execute import execute, key, library_files
+from catapults.book.execute import execute, key
 from catapults.book.stage import contents
 
 SHOW = "figures.loss_curve(run)"
@@ -110,7 +110,7 @@ class TestTheKey:
         values = chapter.resolve({})
         before = key(chapter, values, "smoke", "data")
         with monkeypatch.context() as patch:
-            patch.setattr(execution, "_dependencies", lambda: {"torch": "0.1"})
+            patch.setattr(fingerprint, "dependencies", lambda *_: {"torch": "0.1"})
             assert key(chapter, values, "smoke", "data") != before
         with monkeypatch.context() as patch:
             patch.setattr(execution.provenance, "device_name", lambda device: "another machine")
@@ -119,7 +119,7 @@ class TestTheKey:
     def test_it_sees_the_modules_that_the_chapter_imports_and_no_others(self, chapter, tmp_path, monkeypatch):
         package = tmp_path / "catapults"
         shutil.copytree(Path(data.__file__).parent, package)
-        monkeypatch.setattr(execution, "_PACKAGE", package)
+        monkeypatch.setattr(fingerprint, "_PACKAGE", package)
         values = chapter.resolve({})
         (package / "experiments" / "other.py").write_text("from .. import sources\n")
         needed = ["tangent", "claims/__init__", "claims/base", "claims/gd_catapult", "experiments/base", "figures/base"]
@@ -130,56 +130,11 @@ class TestTheKey:
             path.write_text(path.read_text() + "\n# changed\n")
             assert (key(chapter, values, "smoke", "data") != before) is depends, module
 
-    def test_imports_are_followed(self):
-        package = Path(data.__file__).parent
-
-        def names(code):
-            return {path.relative_to(package).with_suffix("").as_posix() for path in library_files([code])}
-
-        assert names("import torch") == names("from . import tangent") == {"__init__"}
-        assert names("import catapults_of_others") == names("from catapults.book import stage") == {"__init__"}
-        assert names("from catapults import models") == {"__init__", "checks", "models"}
-        assert names("%matplotlib inline\nimport catapults.hessian") >= {"hessian", "tangent", "models"}
-        assert "training" not in names("from catapults.tangent import tangent_kernel")
-        everything = {
-            path.relative_to(package).with_suffix("").as_posix()
-            for path in [*package.glob("*.py"), *package.glob("*/*.py")]
-            if path.parent.name != "book"
-        }
-        assert names("import catapults") == names("%%bash\nls") == names("from catapults import book.") == everything
-
-    @pytest.mark.parametrize(
-        "code",
-        [
-            "from catapults.experiments.gd_catapult import GDCatapult",
-            "from catapults.experiments import gd_catapult as experiment",
-            "import catapults.experiments.gd_catapult",
-        ],
-    )
-    def test_imports_are_followed_into_packages_but_not_to_siblings(self, code, tmp_path, monkeypatch):
-        files = {
-            "__init__": "",
-            "models": "",
-            "training": "",
-            "experiments/__init__": "from .base import Experiment",
-            "experiments/base": "from .. import models",
-            "experiments/gd_catapult": "from ..training import History\nfrom . import base",
-            "experiments/other": "from .gd_catapult import GDCatapult",
-            "book/__init__": "",
-        }
-        for name, source in files.items():
-            path = tmp_path / f"{name}.py"
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(source)
-        monkeypatch.setattr(execution, "_PACKAGE", tmp_path)
-        found = {path.relative_to(tmp_path).with_suffix("").as_posix() for path in library_files([code])}
-        assert found == files.keys() - {"experiments/other", "book/__init__"}
-
 
 def test_a_change_of_the_library_executes_the_runs_that_import_it(tmp_path, monkeypatch):
     package = tmp_path / "catapults"
     shutil.copytree(Path(data.__file__).parent, package)
-    monkeypatch.setattr(execution, "_PACKAGE", package)
+    monkeypatch.setattr(fingerprint, "_PACKAGE", package)
     chapters = {"drawing": notebook(RUN, SHOW), "plain": notebook(RUN, imports=EXPERIMENT)}
     (tmp_path / "book").mkdir()
     root = project(tmp_path / "book", chapters)
@@ -410,7 +365,7 @@ def test_an_interrupted_build_loses_no_finished_run(tmp_path, how, jobs):
     (kept,) = (root / "_build" / "runs").glob("*.ipynb")
     assert kept.name.startswith("first-")
     chapter = Chapter.load(root / "chapters" / "first.ipynb")
-    with execution.threads(max(1, torch.get_num_threads() // int(jobs))):
+    with processes.threads(max(1, torch.get_num_threads() // int(jobs))):
         assert execute("first", chapter, chapter.resolve({"steps": 2}), "smoke", root / "_build" / "runs").cached
 
 

@@ -33,11 +33,11 @@ def provenance(seed: int, device: str) -> Text:
     return Text(table(("made with", ""), facts.items()), {"kind": "provenance"} | facts)
 
 
-def device_name(device: str) -> str:
-    """``cpu (2 threads, x86_64)`` or the accelerator's name."""
+def device_name(device: str, threads: int | None = None) -> str:
+    """``cpu (2 threads, x86_64)`` or the accelerator's name; by default with the threads that PyTorch uses now."""
     if device.startswith("cuda"):
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    threads = torch.get_num_threads()
+    threads = threads or torch.get_num_threads()
     return f"{device} ({threads} thread{'s' * (threads > 1)}, {platform.machine()})"
 
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from .. import store
+from ..processes import environment
+from ..sweep import TERMINAL
 from . import runs as runs_file
 from .execute import Result
 from .pool import execute_all
@@ -28,6 +32,7 @@ def build(
 
     - ``runs/``: executed notebooks, kept from one build to the next,
     - ``stage/``: what Sphinx read,
+    - ``results/``: what the runs' single trainings gave, unless the person keeps these elsewhere,
     - ``html/``: the book. Returns the path of its first page.
 
     ``jobs``: runs at a time, as in :func:`catapults.book.pool.execute_all`.
@@ -36,9 +41,15 @@ def build(
     failure: the run's page says so.
     """
     runs = runs_file.load(root / "chapters")
-    with _alone(output, say):
+    with _alone(output, say), environment(for_notebooks(output)):
         results = execute_all(runs, root / "chapters", preset, output / "runs", say, force, jobs)
         return _make_pages(root, output, runs, results, preset, say)
+
+
+def for_notebooks(output: Path) -> dict[str, str]:
+    """The environment in which runs are executed: where they keep results, and where a person sees their progress."""
+    values = {store.FOLDER: str(store.folder(output / "results"))}
+    return values | {TERMINAL: os.ttyname(2)} if os.isatty(2) else values
 
 
 def _make_pages(

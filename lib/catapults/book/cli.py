@@ -12,8 +12,9 @@ import typer
 
 from .. import data
 from ..experiments import ParameterError
+from ..processes import environment
 from . import runs as runs_file
-from .build import BuildError, build
+from .build import BuildError, build, for_notebooks
 from .chapter import ChapterError
 from .execute import execute
 from .runs import PRESETS, RunsError
@@ -63,7 +64,9 @@ def run_command(
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
     values = chapter.resolve({**runs[run].settings[preset], **chapter.read(parameter)})
-    result = execute(run, chapter, values, "own parameters" if parameter else preset, root / "_build" / "runs")
+    made_with = "own parameters" if parameter else preset
+    with environment(for_notebooks(root / "_build")):
+        result = execute(run, chapter, values, made_with, root / "_build" / "runs")
     if result.notebook is None:
         raise BuildError(result.missing_data or result.failure)
     for content in contents(result.notebook, "claims"):

@@ -2,22 +2,18 @@
 
 import functools
 import itertools
-import multiprocessing
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-import psutil
 import torch
 
-from .. import models
+from .. import models, processes
+from ..processes import threads
 from . import runs as runs_file
-from .execute import Result, execute, look_up, threads
+from .execute import Result, execute, look_up
 from .runs import Run
 from .stage import verdicts
 
@@ -75,8 +71,7 @@ def _side_by_side(names: list[str], arguments: tuple, say: Callable[[str], None]
     results: dict[str, Result] = {}
     waiting = iter(names)
     running: dict[Future, tuple[str, float]] = {}
-    context = multiprocessing.get_context("spawn")  # a fork of a process that has used OpenMP can hang
-    with ProcessPoolExecutor(jobs, context, _begin, (os.getpid(),)) as pool:
+    with processes.pool(jobs) as pool:
         try:
             while len(results) < len(names):
                 for name in itertools.islice(waiting, jobs - len(running)):
@@ -89,24 +84,7 @@ def _side_by_side(names: list[str], arguments: tuple, say: Callable[[str], None]
                     _say_result(name, results[name], time.monotonic() - started, say)
         except BrokenProcessPool:
             say("a process of the build has died, perhaps for want of memory: the rest one after the other")
-        except BaseException:  # of the person at the terminal, mostly: their kernels would go on
-            for worker in multiprocessing.active_children():
-                for process in [*psutil.Process(worker.pid).children(recursive=True), worker]:
-                    process.kill()
-            raise
     return results
-
-
-def _begin(parent: int) -> None:
-    """In a worker: leave interrupts to the parent, and end with it whatever becomes of it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def follow() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def _in_worker(name: str, chapters: Path, preset: str, store: Path, force: bool) -> Result:

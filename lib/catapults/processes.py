@@ -1,0 +1,72 @@
+"""Other processes of this machine: what they inherit, how many threads they use, and that none outlives its parent."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+
+import psutil
+import torch
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for the processes that are started inside."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """PyTorch's threads, here and in the processes that are started inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        with environment({"OMP_NUM_THREADS": str(number), "MKL_NUM_THREADS": str(number)}):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def pool(number: int) -> Iterator[ProcessPoolExecutor]:
+    """So many processes, spawned: a fork of a process that has used OpenMP can hang.
+
+    They leave interrupts to this process and end with it, whatever becomes of it. Where the block ends by an exception,
+    they are killed with all that they have started.
+    """
+    others = multiprocessing.active_children()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(number, context, _begin, (os.getpid(),)) as executor:
+        try:
+            yield executor
+        except BaseException:
+            for worker in set(multiprocessing.active_children()).difference(others):
+                with suppress(psutil.NoSuchProcess):
+                    for process in [*psutil.Process(worker.pid).children(recursive=True), worker]:
+                        process.kill()
+            raise
+
+
+def _begin(parent: int) -> None:
+    """In a worker: leave interrupts to the parent, and end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
