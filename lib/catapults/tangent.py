@@ -118,7 +118,7 @@ def layers(model: nn.Module, inputs: Shaped[Tensor, "n ..."]) -> Layers:
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trainable:
         raise ValueError("model: none of its parameters requires a gradient; allowed is at least one")
-    _refuse_unsuitable_layers(model)
+    refuse_unsuitable_layers(model)
 
     probe = torch.stack([inputs[0], inputs[-1]]).detach()
     if probe.is_floating_point():
@@ -814,7 +814,7 @@ def _uses(outputs: Tensor) -> dict[Tensor, int]:
     return uses
 
 
-def _refuse_unsuitable_layers(model: nn.Module) -> None:
+def refuse_unsuitable_layers(model: nn.Module) -> None:
     for name, module in model.named_modules():
         kind = type(module).__name__
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):

@@ -1,0 +1,80 @@
+"""The average gradient outer product of a network, and its alignment with that of the true function (section 4)."""
+
+import math
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from .precision import full_precision
+from .tangent import refuse_unsuitable_layers
+
+_NUMBERS = 2**24  # of input gradients at a time (64 MiB in float32)
+_SAMPLES = 1024  # at a time, at most: what a forward and backward pass keeps grows with them
+
+
+def agop(model: nn.Module, inputs: Shaped[Tensor, "n ..."]) -> Float[Tensor, "d d"]:
+    """The AGOP of eq. (5): the mean of ``J(x)^T J(x)`` over the inputs, d numbers each when flattened.
+
+    J(x), of shape (c, d), is the Jacobian of the model's outputs by its inputs; for one output it is the gradient.
+    It costs one forward and one backward pass (c backward ones) and d^2 numbers, some samples at a time.
+
+    Raises ``ValueError`` when there is no input, when inputs are not of a floating-point type, and when the model mixes
+    samples (batch norm in training mode) or is random (dropout in training mode).
+    """
+    if len(inputs) == 0 or not inputs.is_floating_point():
+        found = f"shape {tuple(inputs.shape)}, {inputs.dtype}"
+        raise ValueError(f"inputs: {found}; allowed is at least one sample, of a floating-point type")
+    refuse_unsuitable_layers(model)
+    _refuse_mixing(model, inputs)
+    d = inputs[0].numel()
+    total = inputs.new_zeros(d, d)
+    with full_precision(), torch.enable_grad():
+        for part in inputs.detach().split(max(1, min(_SAMPLES, _NUMBERS // d))):
+            x = part.clone().requires_grad_()
+            by_output = _flat_outputs(model, x).sum(0).split(1)
+            for index, output in enumerate(by_output):
+                (gradient,) = torch.autograd.grad(output, x, retain_graph=index + 1 < len(by_output))
+                rows = gradient.reshape(len(x), d)
+                total.addmm_(rows.T, rows)
+    return total / len(inputs)
+
+
+def alignment(G: Shaped[Tensor, "..."], G_star: Shaped[Tensor, "..."]) -> float:
+    """Cosine of the angle between two (d, d) matrices, eq. (6): from 0 to 1 for positive semi-definite ones.
+
+    NaN where one of them is zero or not finite. Raises ``ValueError`` for different shapes.
+    """
+    if G.shape != G_star.shape or G.dim() != 2:
+        raise ValueError(f"G, G_star: shapes {tuple(G.shape)} and {tuple(G_star.shape)}; allowed are two equal (d, d)")
+    a, b = (_unit(matrix) for matrix in (G, G_star))
+    return max(-1.0, min(1.0, cosine)) if math.isfinite(cosine := (a * b).sum().item()) else math.nan
+
+
+def _unit(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    """Of Frobenius norm 1, in float64; scaled before it is squared, so that no number is too small or too large."""
+    matrix = matrix.detach().cpu().double()
+    scaled = matrix / matrix.abs().max()
+    return scaled / scaled.square().sum().sqrt()
+
+
+def _flat_outputs(model: nn.Module, x: Tensor) -> Float[Tensor, "n c"]:
+    outputs = model(x)
+    if not isinstance(outputs, Tensor) or outputs.dim() == 0 or len(outputs) != len(x):
+        found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ValueError(f"model: its output for {len(x)} samples is {found}; allowed is a tensor ({len(x)}, ...)")
+    return outputs.reshape(len(x), -1)
+
+
+def _refuse_mixing(model: nn.Module, inputs: Tensor) -> None:
+    """Raise ``ValueError`` if an output depends on another sample than its own, by a trial run with two."""
+    with full_precision(), torch.enable_grad():
+        probe = torch.stack([inputs[0], inputs[-1]]).detach().requires_grad_()
+        outputs = _flat_outputs(model, probe)
+        if not outputs.requires_grad:
+            raise ValueError("model: its outputs are not differentiable in its inputs; allowed are outputs that are")
+        (gradient,) = torch.autograd.grad(outputs[0].sum(), probe)
+    if gradient[1].any():
+        raise ValueError(
+            "model: the output for one sample depends on the other samples; allowed are sample-wise models"
+        )

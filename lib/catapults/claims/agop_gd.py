@@ -1,0 +1,183 @@
+"""What the paper states about catapults of gradient descent, test performance and the AGOP (section 4, appendix D)."""
+
+import math
+
+from ..display import Text, number, table
+from ..experiments.agop_gd import RaisedRun
+from ..experiments.learning import Trained, performance_name, performances
+from .base import Claim, Claims, verdict
+from .correlation import STRONG, pearson, percent_or_loss, signed, spearman
+
+FULL_RANK = "full-rank"
+SAME = 0.05  # relative difference of a test performance, and difference of an alignment, that counts as none
+
+
+def claims(run: RaisedRun) -> Claims:
+    """The claims of section 4 and appendix D for one run."""
+    full = run.experiment.dataset == FULL_RANK
+    found = {"catapults": _catapults(run)}
+    if full:
+        found |= {"no_better": _no_better(run), "no_alignment": _no_alignment(run)}
+    else:
+        found |= {
+            "performance": _follows(run, "performance"),
+            "alignment": _follows(run, "alignment"),
+            "correlation": _correlation(run),
+        }
+    if run.small is not None:
+        found["small"] = _small(run)
+    return Claims(found | {"schedule": _schedule(run)})
+
+
+def training_table(run: RaisedRun) -> Text:
+    """The trainings one by one."""
+    title = performance_name(run.experiment.dataset)
+    rows = [_row(run, f"{k} raise{'s' * (k != 1)}", result) for k, result in enumerate(run.raised)]
+    if run.literal is not None:
+        rows.append(_row(run, "the paper's schedule", run.literal))
+    if run.small is not None:
+        rows.append(_row(run, f"small initialisation, σ = {run.experiment.small_scale:g}", run.small))
+    header = ("training", "catapults", "largest rate", title, "alignment", "best iteration", "training loss at the end")
+    return Text(table(header, rows))
+
+
+def _row(run: RaisedRun, name: str, result: Trained) -> tuple[str, ...]:
+    (value,) = performances([result], run.experiment.dataset)
+    end = "diverges" if result.diverged else number(result.training_loss[-1])
+    return (
+        name,
+        str(result.spikes),
+        number(result.learning_rate.max()),
+        percent_or_loss(value, _is_loss(run)),
+        f"{result.alignment:.3f}",
+        str(result.iterations[result.best]),
+        end,
+    )
+
+
+def _is_loss(run: RaisedRun) -> bool:
+    return performance_name(run.experiment.dataset) == "test loss"
+
+
+def _catapults(run: RaisedRun) -> Claim:
+    counts = [result.spikes for result in run.raised]
+    listed = ", ".join(map(str, counts))
+    return Claim(
+        "raising the rate again and again causes several catapults",
+        "yes (section 3.2, Figs. 8, 27, 28)",
+        f"{listed} with 0 to {len(counts) - 1} raises",
+        "at least two more than without a raise, in some training",
+        verdict(max(counts) >= counts[0] + 2),
+        f"Until the best validation the trainings with 0 to {len(counts) - 1} raises have {listed} catapults: peaks of "
+        f"the training loss that stand out by a factor of two.",
+    )
+
+
+def _follows(run: RaisedRun, what: str) -> Claim:
+    """Whether a measurement goes up or down with the number of catapults."""
+    counts = [float(r.spikes) for r in run.raised]
+    if what == "performance":
+        title, sign = performance_name(run.experiment.dataset), -1
+        values = performances(run.raised, run.experiment.dataset).tolist()
+        words = [percent_or_loss(value, _is_loss(run)) for value in values]
+        statement, theirs = f"the {title} falls as the number of catapults grows", "for all tasks (section 4, Fig. 8)"
+    else:
+        title, sign = "alignment", 1
+        values = [r.alignment for r in run.raised]
+        words = [f"{value:.2f}" for value in values]
+        statement, theirs = "the AGOP alignment grows with the number of catapults", "for all tasks (section 4, Fig. 8)"
+    rank = spearman(counts, values)
+    most = max(range(len(counts)), key=lambda k: counts[k])
+    holds = None if math.isnan(rank) else sign * rank >= STRONG and sign * (values[most] - values[0]) > 0
+    return Claim(
+        statement,
+        theirs,
+        f"{words[0]} with {counts[0]:.0f}, {words[most]} with {counts[most]:.0f}; rank correlation {signed(rank)}",
+        f"Spearman's rank correlation at least {STRONG:g} in size, most catapults better than fewest",
+        verdict(holds),
+        f"The {title} is {words[0]} with {_catapults_of(counts[0])} and {words[most]} with "
+        f"{_catapults_of(counts[most])}; its rank correlation with the number of catapults is {signed(rank)}.",
+    )
+
+
+def _catapults_of(count: float) -> str:
+    return "no catapult" if count == 0 else f"{count:.0f} catapult{'s' * (count != 1)}"
+
+
+def _correlation(run: RaisedRun) -> Claim:
+    every = [*run.raised, *([run.small] if run.small is not None else [])]
+    values, alignments = performances(every, run.experiment.dataset), [r.alignment for r in every]
+    r, rank = pearson(alignments, values), spearman(alignments, values)
+    title = performance_name(run.experiment.dataset)
+    return Claim(
+        f"AGOP alignment and {title} go together",
+        "learning the EGOP strongly correlates with test performance (section 4)",
+        f"Pearson {signed(r)}, Spearman {signed(rank)}",
+        f"both at most −{STRONG:g}",
+        verdict(None if math.isnan(rank) else max(r, rank) <= -STRONG),
+        f"Over the {len(every)} trainings the correlation of alignment and {title} is {signed(r)} (Pearson) and "
+        f"{signed(rank)} (Spearman).",
+    )
+
+
+def _small(run: RaisedRun) -> Claim:
+    every = [*run.raised, run.small]
+    *others, small = performances(every, run.experiment.dataset)
+    best_alignment = max(r.alignment for r in run.raised)
+    title, loss = performance_name(run.experiment.dataset), _is_loss(run)
+    ours = f"{percent_or_loss(small, loss)} and {run.small.alignment:.3f}"
+    best = f"{percent_or_loss(min(others), loss)} and {best_alignment:.3f}"
+    return Claim(
+        f"a small initialisation gives the smallest {title} and the best alignment",
+        "yes (appendix D.2, Fig. 25)",
+        f"{ours}; the best with catapults {best}",
+        f"as good, within {SAME:g} of the alignment and {100 * SAME:g} % of the {title}",
+        verdict(bool(small <= (1 + SAME) * min(others) and run.small.alignment >= best_alignment - SAME)),
+        f"From the small initialisation the {title} is {percent_or_loss(small, loss)} and the alignment "
+        f"{run.small.alignment:.3f}; the best of the trainings with catapults have {best}.",
+    )
+
+
+def _no_better(run: RaisedRun) -> Claim:
+    values = performances(run.raised, run.experiment.dataset)
+    title, loss = performance_name(run.experiment.dataset), _is_loss(run)
+    first, best = percent_or_loss(values[0], loss), percent_or_loss(values[1:].min(), loss)
+    return Claim(
+        f"catapults do not improve the {title} where f* has full rank",
+        "they do not (appendix D.4, Fig. 28)",
+        f"{first} without, at best {best} with",
+        f"no better by more than {100 * SAME:g} %",
+        verdict(bool(values[1:].min() >= (1 - SAME) * values[0])),
+        f"Without a raise the {title} is {first}; the best with raises is {best}.",
+    )
+
+
+def _no_alignment(run: RaisedRun) -> Claim:
+    first, best = run.raised[0].alignment, max(r.alignment for r in run.raised[1:])
+    return Claim(
+        "nor the alignment",
+        "they do not (appendix D.4, Fig. 28)",
+        f"{first:.3f} without, at best {best:.3f} with",
+        f"no better by more than {SAME:g}",
+        verdict(best <= first + SAME),
+        f"Without a raise the alignment is {first:.3f}; the best with raises is {best:.3f}.",
+    )
+
+
+def _schedule(run: RaisedRun) -> Claim:
+    literal = run.literal if run.literal is not None else run.raised[-1]
+    rates = run.experiment.literal_schedule or run.experiment.learning_rate
+    end = (
+        f"diverges at iteration {len(literal.batch_loss)}, at rate {number(literal.learning_rate[-1])}"
+        if literal.diverged
+        else f"the loss ends at {number(literal.training_loss[-1])}"
+    )
+    theirs = "current" not in rates
+    return Claim(
+        "the paper's schedule of rates does not diverge",
+        "not stated, but it is the one used (appendices F.4, F.6)",
+        end,
+        "none",
+        verdict(not literal.diverged if theirs else None),
+        f"With {'the paper’s schedule' if theirs else 'this schedule'} {end}.",
+    )

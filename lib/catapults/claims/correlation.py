@@ -1,0 +1,48 @@
+"""What the claims of section 4 share: how two measurements go together."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+STRONG = 0.7  # of a correlation
+
+
+def pearson(a: Sequence[float], b: Sequence[float]) -> float:
+    """The correlation; NaN for fewer than three pairs or where one of them does not vary."""
+    return _correlation(stats.pearsonr, a, b)
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    """That of the ranks; NaN as in :func:`pearson`."""
+    return _correlation(stats.spearmanr, a, b)
+
+
+def _correlation(of, a: Sequence[float], b: Sequence[float]) -> float:
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    there = np.isfinite(a) & np.isfinite(b)
+    a, b = a[there], b[there]
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return math.nan
+    return float(of(a, b).statistic)
+
+
+def signed(value: float) -> str:
+    """A correlation, to two decimals."""
+    return "–" if math.isnan(value) else f"{value:+.2f}".replace("-", "−")
+
+
+def percent_or_loss(value: float, is_loss: bool) -> str:
+    """A test loss, or a test error in per cent."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:.3f}" if is_loss else f"{100 * value:.1f} %"
+
+
+def plus_minus(mean: float, deviation: float, digits: int = 2, factor: float = 1.0, unit: str = "") -> str:
+    """Mean and standard deviation."""
+    if math.isnan(mean):
+        return "–"
+    spread = "" if math.isnan(deviation) else f" ± {factor * deviation:.{digits}f}"
+    return f"{factor * mean:.{digits}f}{spread}{unit}"

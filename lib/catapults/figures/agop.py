@@ -1,0 +1,204 @@
+"""Figures of section 4: catapults, test performance and the AGOP."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from ..display import Figure, number
+from ..experiments.agop_gd import RaisedRun
+from ..experiments.agop_optimizers import TITLES, OptimizerRun
+from ..experiments.agop_sgd import BatchRun
+from ..experiments.learning import Trained, mean_and_deviation, performance_name, performances
+from .base import INK, REST, TOP, TOTAL, canvas
+
+_MARKERS = "osv^D*PX"
+
+
+def catapults(run: RaisedRun) -> Figure:
+    """Test performance and alignment against the number of catapults (Figs. 8, 25, 27, 28)."""
+    dataset = run.experiment.dataset
+    counts = [r.spikes for r in run.raised]
+    panels = {
+        performance_name(dataset): ([*performances(run.raised, dataset)], TOP, "o"),
+        "AGOP alignment": ([r.alignment for r in run.raised], REST, "v"),
+    }
+    with canvas("catapults", height=4.2) as (figure, save):
+        for axes, (title, (values, colour, marker)) in zip(
+            figure.subplots(2, sharex=True), panels.items(), strict=True
+        ):
+            axes.plot(counts, values, color=colour, marker=marker, linestyle="", markersize=8)
+            if run.small is not None:
+                of_small = run.small.alignment if title == "AGOP alignment" else performances([run.small], dataset)[0]
+                axes.axhline(of_small, color=INK, linestyle=":", label="small initialisation")
+                axes.legend()
+            axes.set(ylabel=title)
+        axes.set(xlabel="catapults until the best validation", ylim=(0, 1.05))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    listed = [
+        f"{title}: " + ", ".join(f"{number(v)} ({c})" for c, v in zip(counts, values, strict=True))
+        for title, (values, _, _) in panels.items()
+    ]
+    small = " Dotted: from the small initialisation (Fig. 25)." if run.small is not None else ""
+    return save(
+        "Test performance and AGOP alignment at the best validation against the number of catapults until then, a mark "
+        f"for each training (drawn like the paper's Fig. 8).{small}",
+        f"Two plots of marks above each other. By number of catapults, {'; '.join(listed)}.",
+    )
+
+
+def validation(run: RaisedRun) -> Figure:
+    """The validation loss or error of every training over the iterations (Fig. 24)."""
+    labelled = {f"{k} raise{'s' * (k != 1)}": result for k, result in enumerate(run.raised)}
+    if run.small is not None:
+        labelled["small initialisation"] = run.small
+    return _validation(
+        labelled, run.experiment.dataset, "Each line is a training with another number of raises of the rate."
+    )
+
+
+def rates(run: RaisedRun) -> Figure:
+    """Training loss and learning rate of the training with most raises."""
+    result = run.raised[-1]
+    with canvas("rates", height=4.2) as (figure, save):
+        above, below = figure.subplots(2, sharex=True)
+        above.plot(result.batch_loss, color=TOTAL, marker="")
+        above.set(yscale="log", ylabel="training loss")
+        below.step(range(len(result.learning_rate)), result.learning_rate, where="post", color=INK, marker="")
+        below.set(yscale="log", ylabel="learning rate", xlabel="iteration")
+    loss = result.batch_loss[np.isfinite(result.batch_loss)]
+    return save(
+        "Training loss and learning rate of the training with most raises.",
+        f"Two lines over the iterations, logarithmic axes. The loss starts at {number(loss[0])}, is at most "
+        f"{number(loss.max())} and ends at {number(loss[-1])}; the learning rate goes from "
+        f"{number(result.learning_rate[0])} to {number(result.learning_rate[-1])}, at most "
+        f"{number(result.learning_rate.max())}.",
+    )
+
+
+def pictures(run: RaisedRun) -> Figure | None:
+    """The first rows and columns of the AGOP as pictures (Fig. 26); ``None`` for images, of which they show nothing."""
+    if run.experiment.strong is not None:
+        return None
+    most = max(run.raised, key=lambda r: r.spikes)
+    shown = {f"{run.raised[0].spikes} catapults": run.raised[0].corner, f"{most.spikes} catapults": most.corner}
+    if run.small is not None:
+        shown["small initialisation"] = run.small.corner
+    shown["true"] = run.raised[0].true_corner
+    with canvas("pictures", height=2.0) as (figure, save):
+        for axes, (title, corner) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
+            low, high = corner.min(), corner.max()
+            axes.imshow((corner - low) / (high - low if high > low else 1), cmap="cividis", vmin=0, vmax=1)
+            axes.set_title(title, fontsize=9)
+            axes.set(xticks=[], yticks=[])
+    size = len(most.corner)
+    return save(
+        f"The first {size} rows and columns of the AGOP on the training inputs, and of the true one on the right; each "
+        f"scaled to the range from 0 (dark) to 1 (light) (drawn like the paper's Fig. 26).",
+        f"{len(shown)} square pictures of {size} by {size} fields: {', '.join(shown)}. The alignment with the true one "
+        f"is {run.raised[0].alignment:.2f} in the first and {most.alignment:.2f} in the second.",
+    )
+
+
+def batch_sizes(run: BatchRun) -> Figure:
+    """Catapults, test performance and alignment against the batch size (Figs. 9, 10, 29, 32)."""
+    e = run.experiment
+    title = performance_name(e.dataset)
+    panels = {"catapults": "catapults", "test": title, "alignment": "AGOP alignment"}
+    words = []
+    with canvas("batch-sizes", height=6.0) as (figure, save):
+        for axes, (what, label) in zip(figure.subplots(3, sharex=True), panels.items(), strict=True):
+            for rate, colour, marker in zip(e.learning_rates, (TOP, REST), "ov", strict=False):
+                means, deviations = zip(
+                    *(mean_and_deviation(run.measured(rate, size)[what]) for size in e.batch_sizes), strict=True
+                )
+                bars = [0.0 if math.isnan(d) else d for d in deviations]
+                name = f"η = {str(rate).replace('eta_crit', 'η_crit')}"
+                axes.errorbar(e.batch_sizes, means, bars, color=colour, marker=marker, capsize=3, label=name)
+                words.append(
+                    f"{label} at {name}: "
+                    + ", ".join(f"{number(m)} ({s})" for m, s in zip(means, e.batch_sizes, strict=True))
+                )
+            axes.set(ylabel=label, xscale="log")
+        figure.axes[0].set_yscale("symlog", linthresh=1)
+        figure.axes[0].set_ylim(bottom=0)
+        if len(e.learning_rates) > 1:
+            figure.axes[1].legend()
+        figure.axes[2].set(xlabel="batch size", xticks=e.batch_sizes, xticklabels=map(str, e.batch_sizes))
+        figure.axes[2].minorticks_off()
+    return save(
+        f"Number of catapults, {title} and AGOP alignment at the best validation, by batch size (drawn like the "
+        f"paper's Fig. 9). Mean and standard deviation over {len(e.seeds)} seeds.",
+        f"Three plots above each other over the batch size, with error bars. {'; '.join(words)}.",
+    )
+
+
+def batch_validation(run: BatchRun, small: bool = False) -> Figure | None:
+    """The validation loss or error over the steps, a line for each batch size (Figs. 30, 31, 34); ``small``: at the
+    second rate, ``None`` where there is none."""
+    e = run.experiment
+    if small and len(e.learning_rates) < 2:
+        return None
+    rate = e.learning_rates[-1 if small else 0]
+    labelled = {f"batch size {size}": run.of(rate, size)[0] for size in e.batch_sizes}
+    note = f"Each line is the first seed's training with another batch size, at η = {rate}.".replace("eta_", "η_")
+    return _validation(labelled, e.dataset, note, "-small" if small else "", log=True)
+
+
+def optimizers(run: OptimizerRun) -> Figure:
+    """Test performance against alignment, a mark for each training (Fig. 11)."""
+    title = performance_name(run.experiment.dataset)
+    words = []
+    with canvas("optimizers", height=3.8) as (figure, save):
+        axes = figure.subplots()
+        palette = sns.color_palette("colorblind", 8)
+        for (name, colour), marker in zip(zip(run.experiment.rates, palette, strict=False), _MARKERS, strict=False):
+            measured = run.measured(name)
+            axes.plot(
+                measured["alignment"],
+                measured["test"],
+                color=colour,
+                marker=marker,
+                linestyle="",
+                markersize=8,
+                label=TITLES[name],
+            )
+            means = [mean_and_deviation(measured[what])[0] for what in ("alignment", "test")]
+            words.append(f"{TITLES[name]} {number(means[0])} and {number(means[1])}")
+        axes.set(xlabel="AGOP alignment", ylabel=title)
+        axes.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    return save(
+        f"{title.capitalize()} against AGOP alignment, a mark for each optimiser and seed (drawn like the paper's "
+        "Fig. 11).",
+        f"Marks in a plane. Mean alignment and {title}: {'; '.join(words)}.",
+    )
+
+
+def _validation(labelled: dict[str, Trained], dataset: str, note: str, suffix: str = "", log: bool = False) -> Figure:
+    title = performance_name(dataset).replace("test", "validation")
+    colours = sns.color_palette("viridis", len(labelled))
+    words = []
+    with canvas(f"validation{suffix}", height=3.6) as (figure, save):
+        axes = figure.subplots()
+        for index, (label, result) in enumerate(labelled.items()):
+            curve = result.validation_loss if title == "validation loss" else result.validation_error
+            style = ("-", "--", "-.", ":")[index % 4]
+            _line(axes, result.iterations, curve, color=colours[index], linestyle=style, label=label)
+            words.append(f"{label}: from {number(curve[0])} to {number(np.nanmin(curve))} at best")
+        axes.set(xlabel="iteration", ylabel=title, yscale="log" if title == "validation loss" else "linear")
+        if log:
+            axes.set_xscale(
+                "symlog", linthresh=max(1, min(r.iterations[1] for r in labelled.values() if len(r.iterations) > 1))
+            )
+        axes.legend(fontsize=9)
+    return save(
+        f"{title.capitalize()} along the trainings (drawn like the paper's Figs. 24 and 30). {note}",
+        f"{len(labelled)} lines over the iterations. {'; '.join(words)}.",
+    )
+
+
+def _line(axes: Axes, x: Sequence[int], y: Sequence[float], **style) -> None:
+    axes.plot(x, y, marker="", linewidth=1.7, **style)
