@@ -5,7 +5,6 @@ import pytest
 import torch
 from catapults import data
 from catapults.synthetic import SYNTHETIC
-from conftest import SHARED
 from hypothesis import given
 from hypothesis import strategies as st
 from samples import empty_folders, few_examples, images, own, rows, same
@@ -50,6 +49,11 @@ def test_seeds_differ():
         (("rank-2", 1, dict(noise=-0.1)), "noise = -0.1"),
         (("rank-2", 1, dict(noise=float("nan"))), "noise = nan"),
         (("rank-3", 1, dict(dim=9)), "dim = 9: allowed are whole numbers of at least 10"),
+        (("rank-2", 1, dict(label_noise=0.1)), "label_noise = 0.1: rank-2 has no labels; its targets have noise"),
+        (("rank-2", 1, dict(label_noise=1)), "label_noise = 1: allowed are numbers of at least 0 and below 1"),
+        (("cifar-2", 1, dict(label_noise=-0.1)), "label_noise = -0.1"),
+        (("cifar-2", 1, dict(label_noise=float("nan"))), "label_noise = nan"),
+        (("cifar-2", 1, dict(label_noise=False)), "label_noise = False"),
         (("rank-2", 1, dict(image_size=4)), "takes neither labels nor image_size"),
         (("rank-2", 1, dict(labels="±1")), "labels = '±1': allowed are 'zero-one' and 'plus-minus'"),
         (("cifar-10", 1, dict(image_size=0)), "image_size = 0"),
@@ -59,7 +63,10 @@ def test_seeds_differ():
         (("cifar-10:7,7", 1), "two or more different classes"),
         (("cifar-10:cat,dog", 1), "allowed are NAME and NAME:CLASS,CLASS"),
         (("../secret", 1), "allowed are NAME and NAME:CLASS,CLASS"),
-        (("", 1), "one of rank-2, rank-3, rank-4, full-rank, sphere, cifar-10, svhn, cifar-2, svhn-2"),
+        (
+            ("", 1),
+            "one of rank-2, rank-3, rank-4, full-rank, sphere, cifar-10, svhn, usps, fashion-mnist, celeba, cifar-2, ",
+        ),
     ],
 )
 def test_invalid_parameters_are_named(no_type_checks, arguments, message):
@@ -111,7 +118,8 @@ def test_names_without_their_files(folder, monkeypatch):
     assert [name for name in data.available_names() if data.is_synthetic(name)] == list(SYNTHETIC)
     for name, outputs in {
         "rank-3": 1, "sphere": 1, "cifar-2": 1, "cifar-10": 10, "cifar-10:0,1": 1, "cifar-10:4,2,9": 3,
-        "svhn": 10, "svhn-2": 1, "mine": None, "mine:1,3": 1, "mine:1,3,0": 3,
+        "svhn": 10, "svhn-2": 1, "usps": 10, "usps-2": 1, "fashion-mnist-2": 1, "celeba": 1,
+        "mine": None, "mine:1,3": 1, "mine:1,3,0": 3,
     }.items():  # fmt: skip
         assert data.n_outputs(name) == outputs
     for function in (data.is_synthetic, data.n_outputs):
@@ -144,7 +152,7 @@ def test_own_file(folder):
     assert data.fetch("mine:0,1") == path
     assert "mine" in data.available_names()
     assert [status for status in data.status() if status.name == "mine"] == [
-        data.DatasetStatus("mine", True, path, task.identity, "a file in the folder CATAPULTS_DATA")
+        data.DatasetStatus("mine", True, path, task.identity, "set CATAPULTS_DATA to a folder with mine.npz")
     ]
 
 
@@ -250,11 +258,54 @@ def test_relative_folder_is_shown_in_full(monkeypatch, tmp_path):
     assert str(tmp_path / "here") in str(error.value)
 
 
-def test_usps(monkeypatch):
-    if not (SHARED / "usps.npz").exists():
-        pytest.skip("no ../shared/data/usps.npz")
-    monkeypatch.setenv("CATAPULTS_DATA", str(SHARED))
-    task = data.load("usps:0,2", 1000, 500, 557)
-    assert task.train.inputs.shape == (1000, 1, 16, 16) and len(task.test) == 557
-    with pytest.raises(ValueError, match=r"n_test = 558.*\{0: 359, 2: 198\}"):
-        data.load("usps:0,2", 1000, 500, 558)
+# Label noise
+
+
+@few_examples
+@given(
+    name=st.sampled_from(["mine", "mine:1,3", "mine:3,1,0"]),
+    n=st.integers(1, 8),
+    fraction=st.floats(0, 0.99),
+    seed=st.integers(0, 99),
+    labels=st.sampled_from(["zero-one", "plus-minus"]),
+)
+def test_label_noise_changes_so_many_training_labels_and_nothing_else(folder, name, n, fraction, seed, labels):
+    own(folder)
+    clean, noisy = (
+        data.load(name, n, 2, 4, seed=seed, labels=labels, label_noise=noise, image_size=3) for noise in (0, fraction)
+    )
+    changed = (clean.train.targets != noisy.train.targets).reshape(n, -1).any(1).sum().item()
+    assert abs(changed - fraction * n) <= 0.5
+    assert torch.equal(clean.train.inputs, noisy.train.inputs)
+    assert same(clean.validation, noisy.validation) and same(clean.test, noisy.test)
+    assert set(noisy.train.targets.unique().tolist()) <= ({0, 1} if labels == "zero-one" else {-1, 1})
+    if noisy.train.targets.dim() == 2:
+        assert torch.equal(noisy.train.targets.sum(1), clean.train.targets.sum(1))
+    assert same(noisy.train, data.load(name, n, seed=seed, labels=labels, label_noise=fraction, image_size=3).train)
+    assert noisy.identity == clean.identity
+    said = f"% of the training labels ({changed} of {n}) are wrong"
+    assert (said in noisy.source) == (fraction > 0) and "wrong" not in clean.source
+
+
+def test_wrong_labels_are_any_other_class_and_any_image(folder):
+    n = 12_000
+    own(folder, train_images=images(n, 1, 1), train_labels=np.arange(n) % 4, test_images=None, test_labels=None)
+    clean, noisy, other = (
+        data.load("mine", n, seed=seed, label_noise=noise).train for seed, noise in ((0, 0), (0, 0.5), (1, 0.5))
+    )
+    right, given = clean.targets.argmax(1), noisy.targets.argmax(1)
+    wrong = right != given
+    pairs = torch.bincount(4 * right[wrong] + given[wrong], minlength=16).reshape(4, 4)
+    expected = n // 2 / 12
+    assert (pairs.diagonal() == 0).all()
+    assert (pairs - expected * (1 - torch.eye(4))).abs().max() < 4 * expected**0.5
+    assert wrong[: n // 2].sum() == pytest.approx(n / 4, abs=4 * (n / 16) ** 0.5)
+    # Half of the labels of another seed are wrong too: that both are, or neither, must be as likely as not.
+    also = data.load("mine", n, seed=1).train.targets.argmax(1) != other.targets.argmax(1)
+    assert (wrong == also).sum() == pytest.approx(n / 2, abs=4 * (n / 4) ** 0.5)
+
+
+def test_label_noise_of_the_paper_is_told(folder):
+    np.savez(folder / "mine.npz", images=images(2000, 1, 1), labels=np.arange(2000) % 2)
+    source = data.load("mine", 2000, label_noise=0.1, seed=3).source
+    assert source.endswith("seed 3; 10 % of the training labels (200 of 2000) are wrong.")

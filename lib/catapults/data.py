@@ -8,15 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
 
 from . import sources
+from .celeba import CELEBA
 from .checks import whole_number
 from .cifar10 import CIFAR_10
-from .sources import DataCorrupt, DataError, Dataset, DatasetStatus, DataUnavailable, Found, Pool
+from .fashion_mnist import FASHION_MNIST
+from .sources import DataCorrupt, DataError, Dataset, DatasetStatus, DataUnavailable, Found
 from .svhn import SVHN
 from .synthetic import SYNTHETIC
+from .usps import USPS
 
 __all__ = [
     "ALIASES",
@@ -37,8 +40,13 @@ __all__ = [
     "status",
 ]
 
-DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in (CIFAR_10, SVHN)}
-ALIASES = {"cifar-2": "cifar-10:7,9", "svhn-2": "svhn:0,2"}
+DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in (CIFAR_10, SVHN, USPS, FASHION_MNIST, CELEBA)}
+ALIASES = {
+    "cifar-2": "cifar-10:7,9",
+    "svhn-2": "svhn:0,2",
+    "usps-2": "usps:0,2",
+    "fashion-mnist-2": "fashion-mnist:0,2",
+}
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,7 @@ def load(
     *,
     seed: int = 0,
     labels: str = "zero-one",
+    label_noise: float | int = 0.0,
     image_size: int | None = None,
     noise: float | int = 0.1,
     dim: int = 100,
@@ -97,18 +106,22 @@ def load(
     - ``sphere`` (Fig. 5): x uniform on the unit sphere of R^d and y = 1, no noise; of the first training
       sample both x and y are doubled. f*(x) = ||x|| is the simplest function with these targets; its
       gradients are given, and its EGOP under the uniform distribution;
-    - ``cifar-10``; ``svhn``, its cropped digits, all or a known part of them (:mod:`catapults.svhn`); or any other
+    - ``cifar-10``; ``svhn``, its cropped digits, all or a known part of them (:mod:`catapults.svhn`); ``usps``;
+      ``fashion-mnist``; ``celeba``, without glasses and with (:mod:`catapults.celeba`); or any other
       ``NAME`` read from ``NAME.npz`` in the folder ``CATAPULTS_DATA`` (:func:`catapults.sources.read_npz`);
-    - ``NAME:7,9``: its images of the classes listed, in that order. ``cifar-2`` is ``cifar-10:7,9``, ``svhn-2``
-      is ``svhn:0,2``.
+    - ``NAME:7,9``: its images of the classes listed, in that order. ``cifar-2`` is ``cifar-10:7,9``; ``svhn-2``,
+      ``usps-2`` and ``fashion-mnist-2`` have classes 0 and 2.
 
     Real images are drawn without replacement: training and validation images from the training pool, test
     images from the test pool, or all three from the one pool of a data set without test images. The training
-    set depends on ``seed`` and ``n_train`` only, and a larger one begins with the smaller one.
+    set depends on ``seed`` and ``n_train`` only, and a larger one begins with the smaller one, up to label noise.
 
     ``labels``: the targets of two classes are 0 and 1 (``"zero-one"``) or -1 and +1 (``"plus-minus"``) in the
-    order of the classes; one-hot targets use the same two values. ``image_size``: average-pool to images of this
-    side, in pixels. Both are for real data sets; ``noise`` and ``dim`` are for synthetic tasks, ignored elsewhere.
+    order of the classes; one-hot targets use the same two values. ``label_noise``: of the training labels this
+    fraction, to the nearest whole number, is replaced by another class, any with the same probability; which are,
+    depends on ``seed``, ``n_train`` and the fraction only, and the other sets stay right. ``image_size``:
+    average-pool to images of this side, in pixels. These are for real data sets; ``noise`` and ``dim`` are for
+    synthetic tasks, ignored elsewhere.
 
     Raises ``ValueError`` for a parameter out of range or more images than there are, :class:`DataUnavailable`
     for a data set that cannot be had, :class:`DataCorrupt` for one that is damaged.
@@ -117,12 +130,16 @@ def load(
     whole_number(0, n_validation=n_validation, n_test=n_test, seed=seed)
     if labels not in ("zero-one", "plus-minus"):
         raise ValueError(f"labels = {labels!r}: allowed are 'zero-one' and 'plus-minus'")
+    if isinstance(label_noise, bool) or not isinstance(label_noise, int | float) or not 0 <= label_noise < 1:
+        raise ValueError(f"label_noise = {label_noise!r}: allowed are numbers of at least 0 and below 1")
     if image_size is not None:
         whole_number(1, image_size=image_size)
     base, classes = _parse(name)
     sizes = (n_train, n_validation, n_test)
     if base not in SYNTHETIC:
-        return _real_task(name, _obtain(base), classes, sizes, seed, labels, image_size)
+        return _real_task(name, _obtain(base), classes, sizes, seed, labels, label_noise, image_size)
+    if label_noise:
+        raise ValueError(f"label_noise = {label_noise!r}: {name} has no labels; its targets have noise")
     if labels != "zero-one" or image_size is not None:
         raise ValueError(f"name = {name!r}: a synthetic task takes neither labels nor image_size")
     if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise < math.inf:
@@ -245,6 +262,7 @@ def _real_task(
     sizes: tuple[int, int, int],
     seed: int,
     labels: str,
+    label_noise: float | int,
     image_size: int | None,
 ) -> Task:
     height, width = found.pools[0].images.shape[1:3]
@@ -263,7 +281,7 @@ def _real_task(
     else:
         origin = f"{found.origin}, without a test split: all sets drawn from one pool, disjoint"
         needs = {"n_train + n_validation + n_test": sizes}
-    splits = []
+    n_wrong, splits = round(label_noise * sizes[0]), []
     for stream, (pool, (parameter, parts)) in enumerate(zip(found.pools, needs.items(), strict=True)):
         counts = {number: int((pool.labels == number).sum()) for number in classes}
         total = sum(counts.values())
@@ -273,23 +291,41 @@ def _real_task(
         order = np.flatnonzero(np.isin(pool.labels, classes))
         order = np.random.default_rng([seed, stream]).permutation(order)
         for chosen in np.split(order, np.cumsum(parts))[:-1]:
-            splits.append(_real_split(pool, chosen, classes, labels, image_size))
-    source = f"{found.title}, classes {', '.join(map(str, classes))}, {origin}, seed {seed}."
+            numbers = pool.labels[chosen]
+            if not splits:  # the training set comes first
+                numbers = _with_wrong_labels(numbers, classes, n_wrong, seed)
+            splits.append(_real_split(pool.images[chosen], numbers, classes, labels, image_size))
+    wrong = (
+        f"; {100 * label_noise:g} % of the training labels ({n_wrong} of {sizes[0]}) are wrong" if label_noise else ""
+    )
+    source = f"{found.title}, classes {', '.join(map(str, classes))}, {origin}, seed {seed}{wrong}."
     return Task(name, *splits, egop=None, source=source, identity=found.identity)
 
 
+def _with_wrong_labels(
+    labels: Integer[np.ndarray, " n"], classes: tuple[int, ...], n_wrong: int, seed: int
+) -> Integer[np.ndarray, " n"]:
+    """The labels with ``n_wrong`` of them replaced by others of the classes, drawn in a stream of their own."""
+    draws = np.random.default_rng([seed, 2])  # 0 and 1 draw the images from their pools
+    chosen = draws.permutation(len(labels))[:n_wrong]
+    right = (labels[chosen, None] == np.array(classes)).argmax(1)
+    labels = labels.copy()
+    labels[chosen] = np.array(classes)[(right + draws.integers(1, len(classes), n_wrong)) % len(classes)]
+    return labels
+
+
 def _real_split(
-    pool: Pool,
-    chosen: Integer[np.ndarray, " k"],
+    images: Shaped[np.ndarray, "n h w c"],
+    numbers: Integer[np.ndarray, " n"],
     classes: tuple[int, ...],
     values: str,
     image_size: int | None,
 ) -> Split:
-    inputs = torch.from_numpy(pool.images[chosen].transpose(0, 3, 1, 2).astype(np.float32, order="C"))
-    if pool.images.dtype == np.uint8:
+    inputs = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32, order="C"))
+    if images.dtype == np.uint8:
         inputs = inputs / 127.5 - 1
     if image_size is not None:
         inputs = torch.nn.functional.avg_pool2d(inputs, inputs.shape[-1] // image_size)
-    one_hot = torch.from_numpy(pool.labels[chosen, None] == np.array(classes)).float()
+    one_hot = torch.from_numpy(numbers[:, None] == np.array(classes)).float()
     targets = one_hot[:, 1].clone() if len(classes) == 2 else one_hot
     return Split(inputs, targets * 2 - 1 if values == "plus-minus" else targets)

