@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import nbclient
+import nbformat
 import numpy as np
 import torch
-from catapults import data, models, sgd
+from catapults import data, fingerprint, models, sgd
 from catapults.experiments import Experiment
 
 
@@ -77,3 +79,23 @@ class Training(Experiment):
 def runs(marks: Path) -> list[str]:
     """The names of the experiments that began, once for each time."""
     return sorted(path.name.rpartition(".")[0] for path in Path(marks).iterdir())
+
+
+def pretend(version: str | None) -> None:
+    """Make this process say that it has another version of PyTorch; ``None``: the true one again."""
+    if version is None:
+        fingerprint.dependencies = _true_dependencies
+    else:
+        fingerprint.dependencies = lambda *others: _true_dependencies(*others) | {"torch": version}
+
+
+_true_dependencies = fingerprint.dependencies
+
+
+def look_for_data_in(folder: str) -> None:
+    os.environ["CATAPULTS_DATA"] = folder
+
+
+def execute(notebook: nbformat.NotebookNode) -> str:
+    """What the last cell of a notebook prints."""
+    return nbclient.NotebookClient(notebook, timeout=120).execute().cells[-1].outputs[0]["text"]

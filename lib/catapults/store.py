@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,6 +24,7 @@ FOLDER = "CATAPULTS_RESULTS"
 _ABOUT = "about.json"  # beside the arrays, and no field's name
 
 
+@runtime_checkable
 class Experiment(Protocol):
     """What can be stored: a pydantic model, whose fields are all that it depends on beside code, data and device.
 
@@ -86,7 +87,7 @@ def load(experiment: Experiment, under: str | None = None) -> Any:
     """
     under = under or key(experiment)
     try:
-        with np.load(path(experiment, under), allow_pickle=False) as file:
+        with path(experiment, under).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             about = json.loads(file[_ABOUT].item())
             values = {name: _tuples(value) for name, value in about["values"].items()}
             arrays = {name: file[name] for name in file.files if name != _ABOUT}
