@@ -1,9 +1,12 @@
 """Running experiments on a Dask cluster, whose workers have to compute exactly what this process would."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
 import distributed
+from distributed.comm import connect
+from distributed.utils import LoopRunner
 
 from . import data, store
 from .store import Experiment
@@ -23,12 +26,7 @@ def on_cluster(experiments: Experiments, scheduler: str) -> Iterator[Finished]:
     """
     if not experiments:
         return
-    try:
-        client = distributed.Client(scheduler, timeout=_PATIENCE, set_as_default=False)
-    except Exception as error:  # Dask has many, by what answers at the address
-        reason = f"no Dask scheduler answers there ({type(error).__name__}: {error})"
-        raise ConnectionError(f"scheduler = {scheduler!r}: {reason}; allowed is the address of one that runs") from None
-    with client:
+    with _client(scheduler) as client:
         _compare(client, scheduler, experiments)
         running = {}
         for key, experiment in experiments.items():
@@ -42,6 +40,21 @@ def on_cluster(experiments: Experiments, scheduler: str) -> Iterator[Finished]:
                 yield running[future], answer
         finally:
             client.cancel(list(running))
+
+
+def _client(scheduler: str) -> distributed.Client:
+    try:
+        LoopRunner(asynchronous=False).run_sync(_greet, scheduler)
+        return distributed.Client(scheduler, timeout=_PATIENCE, set_as_default=False)
+    except Exception as error:  # Dask has many, by what answers at the address
+        reason = f"no Dask scheduler answers there ({str(error) or type(error).__name__})"
+        raise ConnectionError(f"scheduler = {scheduler!r}: {reason}; allowed is the address of one that runs") from None
+
+
+async def _greet(scheduler: str) -> None:
+    """Connect and part. For something else at the address to introduce itself, a client would wait without end."""
+    comm = await asyncio.wait_for(connect(scheduler, timeout=_PATIENCE), _PATIENCE)
+    await comm.close()
 
 
 def _compare(client: distributed.Client, scheduler: str, experiments: Experiments) -> None:
