@@ -33,19 +33,42 @@ def cifar10():
         missing(str(error))
 
 
-@pytest.fixture
-def svhn(monkeypatch):
-    """SVHN from CATAPULTS_DATA, else from ../shared/data, else through the ways that any user has."""
+@pytest.fixture(scope="session")
+def fashion_mnist():
+    """Fashion-MNIST through the ways that any user has."""
+    try:
+        return data.fetch("fashion-mnist")
+    except data.DataUnavailable as error:
+        missing(str(error))
+
+
+def _here(name: str, monkeypatch) -> Path | None:
+    """A data set from CATAPULTS_DATA, else from ../shared/data, else through the ways that any user has."""
 
     def holds_it(folder: Path | None) -> bool:
-        return folder is not None and any((folder / file).exists() for file in data.DATASETS["svhn"].files)
+        return folder is not None and any((folder / file).exists() for file in data.DATASETS[name].files)
 
     if not holds_it(sources.data_folder()) and holds_it(SHARED):
         monkeypatch.setenv("CATAPULTS_DATA", str(SHARED))
     try:
-        return data.fetch("svhn")
+        return data.fetch(name)
     except data.DataUnavailable as error:
         missing(str(error))
+
+
+@pytest.fixture
+def svhn(monkeypatch):
+    return _here("svhn", monkeypatch)
+
+
+@pytest.fixture
+def usps(monkeypatch):
+    return _here("usps", monkeypatch)
+
+
+@pytest.fixture
+def celeba(monkeypatch):
+    return _here("celeba", monkeypatch)
 
 
 @pytest.fixture

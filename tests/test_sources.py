@@ -184,24 +184,45 @@ def test_cache_that_cannot_be_made(toy, monkeypatch):
         assert len(data.load("toy", 5).train) == 5
 
 
-def test_download_is_checked(web, tmp_path):
+@pytest.mark.parametrize("algorithm", ["", "md5:"])
+def test_download_is_checked(web, tmp_path, algorithm):
     offered, address = web
     content = b"a data set"
     (offered / "set.bin").write_bytes(content)
-    path = sources.download(f"{address}/set.bin", hashlib.sha256(content).hexdigest(), tmp_path / "right")
+    right = hashlib.new(algorithm.strip(":") or "sha256", content).hexdigest()
+    path = sources.download(f"{address}/set.bin", algorithm + right, tmp_path / "right")
     assert path.read_bytes() == content
     with pytest.raises(ValueError, match="hash"):
-        sources.download(f"{address}/set.bin", "0" * 64, tmp_path / "wrong")
+        sources.download(f"{address}/set.bin", algorithm + "0" * len(right), tmp_path / "wrong")
+
+
+def stub(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="npm is stood in for by a shell script")
 def test_npm_pack(tmp_path, monkeypatch):
-    npm = tmp_path / "bin" / "npm"
-    npm.parent.mkdir()
-    monkeypatch.setenv("PATH", str(npm.parent), prepend=os.pathsep)
-    npm.write_text('#!/bin/sh\necho "$2" > package.tgz\n')
-    npm.chmod(0o755)
+    programs = tmp_path / "bin"
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    stub(programs, "npm", 'echo "$2" > package.tgz')
     assert sources.npm_pack("name@1.0.0", tmp_path).read_text() == "name@1.0.0\n"
-    npm.write_text("#!/bin/sh\necho npm error code E404 >&2\nexit 1\n")
+    stub(programs, "npm", "echo npm error code E404 >&2\nexit 1")
     with pytest.raises(DataUnavailable, match="npm pack name@1.0.0 failed: npm error code E404"):
         sources.npm_pack("name@1.0.0", tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="apt-get and dpkg-deb are stood in for by shell scripts")
+def test_debian_package(tmp_path, monkeypatch):
+    programs = tmp_path / "bin"
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    stub(programs, "apt-get", 'echo "$1 $2" > "$2_1_all.deb"')
+    stub(programs, "dpkg-deb", 'mkdir "$3" && cp "$2" "$3/content"')
+    assert (sources.debian_package("name", tmp_path) / "content").read_text() == "download name\n"
+    stub(programs, "apt-get", "echo W: unsandboxed >&2\necho E: Unable to locate package name >&2\nexit 100")
+    with pytest.raises(DataUnavailable, match="apt-get download name failed: E: Unable to locate package name$"):
+        sources.debian_package("name", tmp_path)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(DataUnavailable, match="apt-get is not installed"):
+        sources.debian_package("name", tmp_path)

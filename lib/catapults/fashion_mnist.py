@@ -41,7 +41,7 @@ def _read_idx(path: Path) -> np.ndarray:
     axes = content[3]
     shape = tuple(np.frombuffer(content, ">u4", axes, offset=4).tolist())
     if content[:3] != b"\0\0\x08" or len(content) != 4 + 4 * axes + math.prod(shape):
-        raise ValueError(f"{path.name} is not an idx file of bytes, whole")
+        raise ValueError(f"{path.name} is not a whole idx file of bytes")
     return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
