@@ -152,8 +152,8 @@ def identity(name: str) -> str:
     """The content hash of a whole data set, whatever the classes and sizes drawn from it: for keys of caches.
 
     A recorded hash is returned unread, as every load is checked against it; a synthetic task has a constant
-    that names it. Any other data set is obtained, which raises as :func:`fetch`: of ``svhn`` the identity says
-    which version is here.
+    that names it. Any other data set is obtained, which raises as :func:`fetch`: of ``svhn`` and ``celeba`` it
+    says which version is here.
     """
     base, _ = _parse(name)
     if base in SYNTHETIC:
