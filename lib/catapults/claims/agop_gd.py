@@ -68,7 +68,7 @@ def _catapults(run: RaisedRun) -> Claim:
         f"{listed} with 0 to {len(counts) - 1} raises",
         "at least two more than without a raise, in some training",
         verdict(max(counts) >= counts[0] + 2),
-        f"Until the best validation the trainings with 0 to {len(counts) - 1} raises have {listed} catapults: peaks of "
+        f"The trainings with 0 to {len(counts) - 1} raises have {listed} catapults: peaks of "
         f"the training loss that stand out by a factor of two.",
     )
 

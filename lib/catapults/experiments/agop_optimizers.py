@@ -99,8 +99,8 @@ class OptimizerRun:
         diverged, converged = sum(r.diverged for r in results), sum(r.converged for r in results)
         text = (
             f"{describe_task(e, results)} Learning rates: {rates}. Batches of {e.batch_size}, drawn without "
-            f"replacement until all had their turn; GD takes all samples. Seeds "
-            f"{', '.join(map(str, e.seeds))}. {converged} of {len(results)} trainings reach that loss, {diverged} diverge."
+            f"replacement until all had their turn; GD takes all. Seeds {', '.join(map(str, e.seeds))}. {converged} of "
+            f"{len(results)} trainings reach that loss, {diverged} diverge."
         )
         seconds = sum(r.seconds for r in results)
         return Text(

@@ -145,8 +145,8 @@ class Trained:
 
     @property
     def spikes(self) -> int:
-        """Peaks of the loss by a factor of two, until the best validation: catapults of gradient descent."""
-        return sum(spike.peak <= self.iterations[self.best] for spike in catapult.spikes(_finite(self.batch_loss)))
+        """Peaks of the loss that stand out by a factor of two: catapults of gradient descent."""
+        return len(catapult.spikes(_finite(self.batch_loss)))
 
 
 class Learning(NetworkExperiment):

@@ -36,7 +36,7 @@ def catapults(run: RaisedRun) -> Figure:
                 axes.axhline(of_small, color=INK, linestyle=":", label="small initialisation")
                 axes.legend()
             axes.set(ylabel=title)
-        axes.set(xlabel="catapults until the best validation", ylim=(0, 1.05))
+        axes.set(xlabel="catapults", ylim=(0, 1.05))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     listed = [
         f"{title}: " + ", ".join(f"{number(v)} ({c})" for c, v in zip(counts, values, strict=True))
@@ -44,7 +44,7 @@ def catapults(run: RaisedRun) -> Figure:
     ]
     small = " Dotted: from the small initialisation (Fig. 25)." if run.small is not None else ""
     return save(
-        "Test performance and AGOP alignment at the best validation against the number of catapults until then, a mark "
+        "Test performance and AGOP alignment at the best validation against the number of catapults, a mark "
         f"for each training (drawn like the paper's Fig. 8).{small}",
         f"Two plots of marks above each other. By number of catapults, {'; '.join(listed)}.",
     )
