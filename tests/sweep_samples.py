@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import nbclient
-import nbformat
 import numpy as np
 import torch
 from catapults import data, fingerprint, models, sgd
@@ -96,6 +94,8 @@ def look_for_data_in(folder: str) -> None:
     os.environ["CATAPULTS_DATA"] = folder
 
 
-def execute(notebook: nbformat.NotebookNode) -> str:
+def execute(notebook: dict) -> str:
     """What the last cell of a notebook prints."""
+    import nbclient  # which most of these processes can do without
+
     return nbclient.NotebookClient(notebook, timeout=120).execute().cells[-1].outputs[0]["text"]

@@ -168,16 +168,16 @@ class TestAFile:
 
     def test_that_is_damaged_is_none_or_harmless(self, results):
         """Every byte in turn: the result is as it was, or there is none."""
-        array = np.arange(5.0)
+        array, key = np.arange(5.0), store.key(Plain())
         store.save(Plain(), Everything(array))
         (path,) = results.iterdir()
         whole, lost = path.read_bytes(), 0
-        for position in range(0, len(whole), 7):
+        for position in range(len(whole)):
             path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
-            back = store.load(Plain())
+            back = store.load(Plain(), key)
             lost += back is None
             assert back is None or (back.array.tobytes() == array.tobytes() and back.tops == (1, (2.5, "x"), ()))
-        assert lost > len(whole) / 7 / 2
+        assert lost > len(whole) / 2
         path.write_bytes(whole[: len(whole) // 2])
         assert store.load(Plain()) is None
         path.write_bytes(whole)
