@@ -18,7 +18,7 @@ from .checks import whole_number
 from .data import Split
 from .eigenspace import NotFinite, top_eigenpairs
 from .precision import full_precision
-from .schedules import LearningRate, LearningRates
+from .schedules import Cyclical, LearningRate, LearningRates
 from .training import DIVERGED, check_finite, due, residual_of
 
 Optimizer = Literal["sgd", "sgd+m", "adadelta", "adagrad", "rmsprop", "adam"]
@@ -111,8 +111,9 @@ def fit(
         raise ValueError(f"optimizer = {optimizer!r}: allowed are {', '.join(get_args(Optimizer))}")
     if optimizer != "sgd" and critical_every is not None:
         raise ValueError(f"critical_every = {critical_every!r}: optimizer {optimizer!r} has no critical rate; use None")
-    if settle is not None and (batch_size != n or critical_every is None):
-        raise ValueError(f"settle = {settle!r}: allowed for gradient descent with critical_every, else None")
+    if settle is not None and (batch_size != n or critical_every is None or isinstance(rates, Cyclical)):
+        allowed = "allowed for gradient descent with critical_every and no cycles of the rate, else None"
+        raise ValueError(f"settle = {settle!r}: {allowed}")
     if not 0 <= stop_below < math.inf:
         raise ValueError(f"stop_below = {stop_below!r}: allowed are numbers of at least 0")
     if len(validation) == 0:
@@ -143,10 +144,11 @@ def fit(
                 tired = patience is not None and len(evaluations) - 1 - best >= patience
                 if converged or tired or iteration == steps:
                     break
+            if not losses and rates.relative:
+                initial = trainer.critical_rate()
             rate = rates.at(iteration)
             if rate is not None:
-                now = trainer.critical_rate() if rate.relative and (rate.current or not losses) else math.nan
-                initial = initial if losses else now
+                now = trainer.critical_rate() if rate.current and losses else initial
                 value = rate.absolute(initial, now) if rate.relative else rate.value
                 eta = value if math.isfinite(value) or not losses else eta  # a network that has died keeps its rate
             if not math.isfinite(eta):
@@ -157,7 +159,7 @@ def fit(
                 critical = trainer.critical_rate()
                 if settle is not None and iteration >= rates.last + settle and eta > critical:
                     eta = critical / 2
-            loss, of_batch = trainer.step(batch, eta, measured and batch_size < n)
+            loss, of_batch = trainer.step(batch, eta, measured and batch_size != n)
             critical = critical if of_batch is None else of_batch
             losses.append(loss)
             etas.append(eta)
@@ -165,7 +167,7 @@ def fit(
             if not loss <= DIVERGED * max(losses[0], 1.0):
                 raise NotFinite
         except NotFinite:
-            if best_weights is None:
+            if not losses:
                 raise ValueError("model: at initialisation its outputs or its tangent kernel are not finite") from None
             diverged = True
             break
@@ -195,14 +197,18 @@ def mean_squared_error(model: nn.Module, split: Split) -> float:
 def performance(model: nn.Module, split: Split, classes: int | None) -> tuple[float, float]:
     """The loss on a set, and the fraction of its samples whose class is wrong: NaN for regression (``None``).
 
-    A single output stands for two classes: the nearer of the two values that the targets have.
+    A single output stands for two classes: the nearer of the two values that the targets have. Raises ``ValueError``
+    where they have but one.
     """
     outputs = predictions(model, split.inputs)
     loss = residual_of(outputs, split.targets).square().mean().item()
     if classes is None:
         return loss, math.nan
     if classes == 2:
-        middle = (split.targets.min() + split.targets.max()) / 2
+        low, high = split.targets.min(), split.targets.max()
+        if low == high:
+            raise ValueError(f"split: its targets are all {low:g}; allowed are targets of two classes, both of them")
+        middle = (low + high) / 2
         return loss, ((outputs.flatten() > middle) != (split.targets > middle)).double().mean().item()
     return loss, (outputs.argmax(1) != split.targets.argmax(1)).double().mean().item()
 

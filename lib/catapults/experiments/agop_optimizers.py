@@ -1,7 +1,7 @@
 """Seven optimisers on one task: does test performance follow the alignment of the AGOP? (Fig. 11, Table 3)"""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -28,6 +28,7 @@ class Optimizers(Learning):
 
     rates: Annotated[dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=2)]
     batch_size: PositiveInt  # of all but GD
+    seed: ClassVar[int] = 0  # each training has one of the seeds
     seeds: Seeds
     scheduler: str | None
 

@@ -1,7 +1,7 @@
 """SGD with several batch sizes: catapults, test performance and AGOP (Figs. 9, 10, 29 to 32, 34; Table 1)."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -21,6 +21,7 @@ class BatchSizes(Learning):
     batch_sizes: Annotated[list[PositiveInt], Field(min_length=2)]  # n_train is gradient descent
     replacement: bool
     critical_every: PositiveInt
+    seed: ClassVar[int] = 0  # each training has one of the seeds
     seeds: Seeds
     scheduler: str | None
 
@@ -52,8 +53,8 @@ class BatchSizes(Learning):
 
     def trainings(self) -> dict[tuple[Rate, int, int], Training]:
         """By learning rate, batch size and seed. Each is evaluated every ``evaluate_every`` steps, or after an epoch
-        where that is longer; for gradient descent and batches above 500 a hundredth of the steps has its critical rate
-        measured, as it changes little there and costs most."""
+        where that is longer; for batches above 500 a hundredth of the steps has its critical rate measured, as it
+        changes little there and costs most."""
         return {
             (rate, size, seed): self.training(
                 learning_rate=rate,
@@ -88,8 +89,7 @@ class BatchRun:
         return [self.results[rate, size, seed] for seed in self.experiment.seeds]
 
     def measured(self, rate: Rate, size: int) -> dict[str, Float[np.ndarray, " seeds"]]:
-        """Catapults, test performance (loss or error) and alignment for each seed; NaN where a training diverged
-        before it had learned anything."""
+        """Catapults, test performance (loss or error) and alignment for each seed; an AGOP of zeros has none, NaN."""
         results = self.of(rate, size)
         return {
             "catapults": np.array([float(r.catapults) for r in results]),
