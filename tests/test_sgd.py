@@ -19,7 +19,8 @@ def problem(model="fcn", outputs=1, seed=0, **options):
     targets = torch.rand(N, outputs) if outputs > 1 else torch.rand(N)
     if model == "cnn":
         return models.cnn(2, 4, 6, 3, outputs, **options), torch.randn(N, 2, 4, 4), targets
-    return models.fcn(10, 64, 3, outputs, **options), torch.randn(N, 10), targets
+    size = options.pop("size", 10)
+    return models.fcn(size, 64, 3, outputs, **options), torch.randn(N, size), targets
 
 
 def reference(model, inputs, targets, rates, drawn):
@@ -54,6 +55,7 @@ CASES = {
     "three outputs": {"outputs": 3},
     "cnn": {"model": "cnn", "bias": True},
     "PyTorch": {"parameterization": "pytorch", "bias": True},
+    "more inputs than samples": {"size": 30, "bias": True},
 }
 
 

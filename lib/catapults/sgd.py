@@ -15,6 +15,7 @@ from . import schedules, tangent
 from .checks import whole_number
 from .eigenspace import NotFinite, top_eigenpairs
 from .schedules import LearningRate, LearningRates
+from .span import within_span
 from .training import DIVERGED, check_finite, check_tops, due, hessian_rate, parts_of_loss, residual_of
 
 _TOLERANCE = 1e-3  # of the Hessian's critical rate, relatively
@@ -88,7 +89,7 @@ def stochastic_gradient_descent(
     is measured besides: its loss every ``loss_every`` steps, a forward pass that also gives ``batch_loss_after``; its
     kernel's norm and the split of the loss every ``kernel_every`` steps; the Hessian of the batch every
     ``hessian_every``, where ``None`` means never. All but the Hessian are measured at the end of the run once more.
-    Divergence ends the run early and is recorded.
+    Divergence ends the run early and is recorded. A fully connected network is trained within its inputs' span.
 
     Raises ``ValueError`` as :func:`catapults.training.gradient_descent`, for a batch without samples or, without
     replacement, larger than the training set, and for a ``stop_below`` that is negative.
@@ -109,59 +110,65 @@ def stochastic_gradient_descent(
 
     started = time.perf_counter()
     layers = tangent.layers(model, inputs)
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    whole = _WholeSet(model, inputs, targets, layers, tops)
+    no_graph = bool(layers.chain)  # is needed: a tenth faster on small batches
     draws = batches(n, batch_size, replacement, seed)
     rows: list[tuple[float, ...]] = []
     drawn: list[Tensor] = []
     after: list[float] = []
     eta, initial, diverged, converged = math.nan, math.nan, False, False
-    for iteration in tqdm(range(steps + 1), desc="SGD", disable=None if progress else True, leave=False):
-        rate = rates.at(iteration) if iteration < steps else None
-        relative = rate is not None and rate.relative
-        try:
-            last = iteration == steps
-            wanted = rates.relative if not rows else relative and rate.current
-            if (kernel_every and last) or due(kernel_every, iteration) or wanted:
-                whole.measure_kernel(iteration)
-            elif last or iteration % loss_every == 0:
-                whole.measure_loss(iteration)
-            if rows:
-                after.append(whole.loss_on(drawn[-1]) if whole.latest == iteration else math.nan)
-            if whole.latest == iteration and whole.losses[-1] < stop_below:
-                converged = True
-                if kernel_every:
+    with within_span(model, inputs, layers.chain) as inputs:
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        whole = _WholeSet(model, inputs, targets, layers, tops)
+        for iteration in tqdm(range(steps + 1), desc="SGD", disable=None if progress else True, leave=False):
+            rate = rates.at(iteration) if iteration < steps else None
+            relative = rate is not None and rate.relative
+            try:
+                last = iteration == steps
+                wanted = rates.relative if not rows else relative and rate.current
+                if (kernel_every and last) or due(kernel_every, iteration) or wanted:
                     whole.measure_kernel(iteration)
-            if converged or last:
+                elif last or iteration % loss_every == 0:
+                    whole.measure_loss(iteration)
+                if rows:
+                    after.append(whole.loss_on(drawn[-1]) if whole.latest == iteration else math.nan)
+                if whole.latest == iteration and whole.losses[-1] < stop_below:
+                    converged = True
+                    if kernel_every:
+                        whole.measure_kernel(iteration)
+                if converged or last:
+                    break
+                if not rows:
+                    initial = whole.critical.get(0, math.nan)
+                if rate is not None:
+                    value = rate.absolute(initial, whole.critical.get(iteration, math.nan)) if relative else rate.value
+                    eta = value if math.isfinite(value) or not rows else eta  # a network that has died keeps its rate
+                if not math.isfinite(eta):
+                    raise ValueError(
+                        "model: its tangent kernel is zero or not finite, which has no critical learning rate"
+                    )
+                batch = next(draws)
+                x, y = inputs[batch], targets[batch]
+                with torch.inference_mode(no_graph):
+                    linearization = tangent.linearize(model, x, layers)
+                    residual = residual_of(linearization.outputs, y)
+                    flat = residual.flatten()
+                    loss = flat.dot(flat).item() / len(flat)
+                    if not loss <= DIVERGED * max(whole.losses[0], 1.0):
+                        raise NotFinite
+                exact_rate = math.nan
+                if due(hessian_every, iteration):
+                    exact_rate = hessian_rate(model, x, y, tolerance=_TOLERANCE, linearization=linearization)
+                with torch.inference_mode(no_graph):
+                    norm, _ = linearization.norm_and_vjp(residual * (-2 * eta / len(flat)), add_to=parameters)
+            except NotFinite:
+                if not rows:
+                    raise ValueError(
+                        "model: at initialisation its outputs or its tangent kernel are not finite"
+                    ) from None
+                diverged = True
                 break
-            if not rows:
-                initial = whole.critical.get(0, math.nan)
-            if rate is not None:
-                value = rate.absolute(initial, whole.critical.get(iteration, math.nan)) if relative else rate.value
-                eta = value if math.isfinite(value) or not rows else eta  # a network that has died keeps its rate
-            if not math.isfinite(eta):
-                raise ValueError("model: its tangent kernel is zero or not finite, which has no critical learning rate")
-            batch = next(draws)
-            x, y = inputs[batch], targets[batch]
-            with torch.inference_mode(bool(layers.chain)):  # where no graph is needed: a tenth faster on small batches
-                linearization = tangent.linearize(model, x, layers)
-                residual = residual_of(linearization.outputs, y)
-                flat = residual.flatten()
-                loss = flat.dot(flat).item() / len(flat)
-                if not loss <= DIVERGED * max(whole.losses[0], 1.0):
-                    raise NotFinite
-            exact_rate = math.nan
-            if due(hessian_every, iteration):
-                exact_rate = hessian_rate(model, x, y, tolerance=_TOLERANCE)
-            with torch.inference_mode(bool(layers.chain)):
-                norm, _ = linearization.norm_and_vjp(residual * (-2 * eta / len(flat)), add_to=parameters)
-        except NotFinite:
-            if not rows:
-                raise ValueError("model: at initialisation its outputs or its tangent kernel are not finite") from None
-            diverged = True
-            break
-        drawn.append(batch)
-        rows.append((eta, loss, tangent.critical_rate(norm, len(flat)), exact_rate))
+            drawn.append(batch)
+            rows.append((eta, loss, tangent.critical_rate(norm, len(flat)), exact_rate))
     after += [math.nan] * (len(rows) - len(after))
     columns = np.array(rows).reshape(len(rows), 4).T
     loss_of_all, norm, critical, splits = whole.columns(len(rows) + 1)

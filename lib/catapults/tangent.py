@@ -190,7 +190,7 @@ def linearize(model: nn.Module, inputs: Shaped[Tensor, "n ..."], known_layers: L
         ]
         if plan.general:
             parts.append(_General.of(model, inputs.detach(), plan.general))
-    return Linearization(outputs.detach(), parts)
+    return Linearization(outputs.detach(), parts, plan)
 
 
 @dataclass(frozen=True)
@@ -199,6 +199,7 @@ class Linearization:
 
     outputs: Float[Tensor, "n ..."]
     parts: list["_Structured | _General"] = field(repr=False)
+    layers: Layers
 
     @property
     def dtype(self) -> torch.dtype:
@@ -319,7 +320,7 @@ class _Structured:
         return {key: prefix + key for key in _own_trainable(self.module)}
 
     def vjp(self, cotangent: Tensor, add_to: dict[str, Tensor] | None) -> dict[str, Tensor]:
-        weighted = self._weighted(cotangent)
+        weighted = self.pulled_back(cotangent)
         gradient = {"weight": self._weight_gradient, "bias": self._bias_gradient}
         return _added(add_to, {name: gradient[key](weighted) for key, name in self._names.items()})
 
@@ -330,8 +331,8 @@ class _Structured:
         change = self._applied(weight, direction[names["bias"]] if "bias" in names else None)
         return torch.einsum("ncz,nz->nc", self.D.flatten(2), change.flatten(1))
 
-    def _weighted(self, cotangent: Tensor) -> Tensor:
-        """J_z^T v for the layer's outputs z, per sample: (n, ...)."""
+    def pulled_back(self, cotangent: Tensor) -> Tensor:
+        """``J_z^T v`` for the layer's outputs z, (n, ...): with the loss's derivatives by f those by z."""
         weights = cotangent.reshape(*cotangent.shape, *[1] * (self.D.dim() - 2))
         return self.D[:, 0] * weights[:, 0] if self.D.shape[1] == 1 else (self.D * weights).sum(1)
 
@@ -343,7 +344,7 @@ class _Structured:
         return self.D.sum([axis for axis in range(2, self.D.dim()) if axis != self._channel_axis + 1])
 
 
-class _Linear(_Structured):
+class LinearPart(_Structured):
     """One position: the kernel is ``scale^2 (A A^T) * (D D^T)``."""
 
     _channel_axis = 1
@@ -387,7 +388,7 @@ class _Linear(_Structured):
         weight = add_to[names["weight"]]
         if self.D.shape[1] == 1 and "bias" not in names:
             return {names["weight"]: weight.addmm_(self.D.squeeze(1).T, self.A * cotangent, alpha=self.scale)}
-        weighted = self._weighted(cotangent)
+        weighted = self.pulled_back(cotangent)
         weight.addmm_(weighted.T, self.A, alpha=self.scale)
         bias = _added(add_to, {names["bias"]: self._bias_gradient(weighted)}) if "bias" in names else {}
         return {names["weight"]: weight} | bias
@@ -416,7 +417,7 @@ class _ManyPositions(_Structured):
                 return {}
             gradient = {names["weight"]: weight_gradient.mul_(self.scale).view_as(self.module.weight)}
             if "bias" in names:
-                gradient[names["bias"]] = self._bias_gradient(self._weighted(cotangent))
+                gradient[names["bias"]] = self._bias_gradient(self.pulled_back(cotangent))
             return _added(add_to, gradient)
         if "weight" in names:
             self._add_kernel_by_positions(kernel)
@@ -668,10 +669,10 @@ def _linearize_chain(model: nn.Module, inputs: Tensor, plan: Layers) -> Lineariz
                 D = D * output.sign()[:, None]
                 continue
             if name in plan.structured:
-                parts.append(_Linear(name, module, A, D.expand(n, c, -1)))
+                parts.append(LinearPart(name, module, A, D.expand(n, c, -1)))
             if len(parts) < len(plan.structured):
                 D = (D @ module.weight).mul_(getattr(module, "scale", 1.0))
-    return Linearization(values[-1], parts[::-1])
+    return Linearization(values[-1], parts[::-1], plan)
 
 
 def _structured_part(call: "_Call", module: nn.Module, D: Tensor, n: int) -> _Structured:
@@ -682,7 +683,7 @@ def _structured_part(call: "_Call", module: nn.Module, D: Tensor, n: int) -> _St
         raise ValueError(f"model: the input of layer {call.name!r} is changed in place after use; allowed: no change")
     if type(module) in _CONVOLUTION:
         return _Convolution.of(call.name, module, A, D)
-    return (_Linear if A.dim() == 2 else _Tokens)(call.name, module, A, D)
+    return (LinearPart if A.dim() == 2 else _Tokens)(call.name, module, A, D)
 
 
 def _added(add_to: dict[str, Tensor] | None, gradient: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -191,11 +191,16 @@ def check_tops(top: int | Sequence[int], m: int) -> list[int]:
 
 
 def hessian_rate(
-    model: nn.Module, inputs: Tensor, targets: Tensor, start: Tensor | None = None, tolerance: float = 1e-4
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    start: Tensor | None = None,
+    tolerance: float = 1e-4,
+    linearization: tangent.Linearization | None = None,
 ) -> float:
     """The Hessian's critical rate; NaN without convergence or finite gradients: a measurement does not end a run."""
     try:
-        return hessian.critical_learning_rate(model, inputs, targets, start, tolerance)
+        return hessian.critical_learning_rate(model, inputs, targets, start, tolerance, linearization)
     except (RuntimeError, ValueError):
         return math.nan
 
