@@ -5,6 +5,7 @@ import pytest
 from catapults.catapult import RISE, Catapult, Spike, find, spikes
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.signal import find_peaks
 
 runs = st.lists(st.tuples(st.floats(1e-6, 1e6), st.floats(0.1, 10), st.floats(0.1, 10)), min_size=1, max_size=40).map(
     lambda rows: np.array(rows).T
@@ -151,6 +152,13 @@ def test_spikes_do_not_depend_on_the_unit(loss, unit):
 def test_spikes_backwards_have_the_same_peaks(loss):
     last = len(loss) - 1
     assert [last - s.peak for s in reversed(spikes(loss[::-1].copy()))] == [s.peak for s in spikes(loss)]
+
+
+@given(losses)
+def test_spikes_are_scipys_peaks_of_that_prominence(loss):
+    rise = math.exp(0.7)  # not a ratio of round numbers, of which a logarithm may or may not reach that of the rise
+    peaks, _ = find_peaks(np.log(loss), prominence=0.7)
+    assert [s.peak for s in spikes(loss, rise)] == peaks.tolist()
 
 
 @given(losses)

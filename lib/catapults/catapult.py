@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.signal import find_peaks
 
 RISE = 2.0
 
@@ -86,13 +85,26 @@ def spikes(loss: Float[np.ndarray, " t"], rise: float = RISE) -> list[Spike]:
     measured = loss[there]
     if not (measured >= 0).all():
         raise ValueError(f"loss: its smallest value is {measured.min()}; allowed are numbers of at least 0")
-    logs = np.log(np.maximum(measured, np.finfo(float).tiny))
-    peaks, _ = find_peaks(logs, prominence=np.log(rise))
+    measured = np.maximum(measured, np.finfo(float).tiny)  # of which every factor is something
     found = []
-    for peak in peaks:
-        low = np.flatnonzero(logs[peak] - logs >= np.log(rise))
-        start, end = low[low < peak][-1], low[low > peak][0]
-        while start > 0 and measured[start - 1] < measured[start]:
-            start -= 1
-        found.append(Spike(*(int(there[index]) for index in (start, peak, end))))
+    low, peak = 0, None  # the lowest since the last spike; the highest since the loss has risen from that
+    for t, value in enumerate(measured.tolist()):
+        if peak is None:
+            if value >= rise * measured[low]:
+                peak = t
+            elif value < measured[low]:
+                low = t
+        elif value > measured[peak]:
+            peak = t
+        elif rise * value <= measured[peak]:
+            found.append(Spike(*(int(there[index]) for index in (_start(measured, peak, rise), peak, t))))
+            low, peak = t, None
     return found
+
+
+def _start(loss: Float[np.ndarray, " t"], peak: int, rise: float) -> int:
+    """The last local minimum before the peak that is at least a factor of ``rise`` below it."""
+    start = peak
+    while rise * loss[start] > loss[peak] or (start > 0 and loss[start - 1] < loss[start]):
+        start -= 1
+    return start
