@@ -20,7 +20,10 @@ def catapults(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
 def root(tmp_path_factory):
     return project(
         tmp_path_factory.mktemp("cli"),
-        {"small": notebook(RUN, "figures.loss_split(run)", "claims(run, quoted)")},
+        {
+            "small": notebook(RUN, "figures.loss_split(run)", "claims(run, quoted)"),
+            "folder": notebook("from catapults import store\nprint(store.folder())"),
+        },
     )
 
 
@@ -40,6 +43,19 @@ def test_figures_as_files(root):
     assert 'fill="white"' in split and split.count('id="axes_') == 2  # a panel for each dimension of the list
 
 
+@pytest.mark.parametrize("named", [None, "elsewhere"])
+def test_results_of_trainings_lie_in_the_project_unless_the_person_says_where(root, named, tmp_path, monkeypatch):
+    monkeypatch.delenv("CATAPULTS_RESULTS", raising=False)
+    if named:
+        monkeypatch.setenv("CATAPULTS_RESULTS", named)  # relative to where the command is typed
+    result = catapults(
+        "run", "folder", "-p", f"seed={bool(named):d}", "--output", str(tmp_path / "out.ipynb"), cwd=root
+    )
+    assert result.returncode == 0, result.stderr
+    printed = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs[0].text
+    assert printed == f"{root / (named or '_build/results')}\n"
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -47,7 +63,7 @@ def test_figures_as_files(root):
         (["run", "small", "-p", "width=wide"], "width = 'wide': allowed is int"),
         (["run", "small", "-p", "top=[1,3"], "top = '[1,3': allowed is Union[int, list]"),
         (["run", "small", "-p", "width=-3", "-p", "steps=0"], "steps = 0"),
-        (["run", "smal"], "run = 'smal': allowed are small"),
+        (["run", "smal"], "run = 'smal': allowed are folder, small"),
         (["data", "fetch", "cifr-10"], "did you mean 'cifar-10'"),
     ],
 )
