@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import matplotlib as mpl
+import matplotlib.style
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure as Canvas
@@ -33,7 +33,9 @@ _STYLE = {
     "ytick.color": INK,
 }
 SHADED = "Shaded: iterations at which the learning rate exceeds the current critical rate {}."
-TOTAL, TOP, REST, NORM = (sns.color_palette("colorblind")[i] for i in (7, 0, 1, 2))
+TOTAL = "#949494"
+# seaborn's palette for all kinds of colour vision as matplotlib holds it: seaborn takes a second to import
+TOP, NORM, REST = mpl.style.library["seaborn-v0_8-colorblind"]["axes.prop_cycle"].by_key()["color"][:3]
 
 
 @contextmanager
