@@ -125,7 +125,7 @@ def fit(
 
     started = time.perf_counter()
     trainer = _Trainer(model, training, optimizer)
-    evaluations: list[tuple[float, ...]] = []
+    evaluations: list[tuple[int | float, ...]] = []
     losses: list[float] = []
     etas: list[float] = []
     batches = _batches(n, batch_size, replacement, seed)
@@ -204,12 +204,13 @@ def performance(model: nn.Module, split: Split, classes: int | None) -> tuple[fl
     loss = residual_of(outputs, split.targets).square().mean().item()
     if classes is None:
         return loss, math.nan
-    if classes == 2:
-        low, high = split.targets.min(), split.targets.max()
+    if outputs[0].numel() == 1:
+        targets = split.targets.flatten()
+        low, high = targets.min(), targets.max()
         if low == high:
             raise ValueError(f"split: its targets are all {low:g}; allowed are targets of two classes, both of them")
         middle = (low + high) / 2
-        return loss, ((outputs.flatten() > middle) != (split.targets > middle)).double().mean().item()
+        return loss, ((outputs.flatten() > middle) != (targets > middle)).double().mean().item()
     return loss, (outputs.argmax(1) != split.targets.argmax(1)).double().mean().item()
 
 
@@ -219,7 +220,7 @@ def predictions(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Float[Tenso
         return torch.cat([model(part) for part in inputs.split(_AT_ONCE)])
 
 
-def _score(evaluation: tuple[float, ...], classes: int | None) -> tuple[float, float]:
+def _score(evaluation: tuple[int | float, ...], classes: int | None) -> tuple[float, float]:
     """What makes an evaluation better: the validation error, then the loss."""
     loss, error = evaluation[2:4]
     return (0.0 if classes is None else error), loss
