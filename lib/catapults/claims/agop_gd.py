@@ -6,7 +6,7 @@ from ..display import Text, number, table
 from ..experiments.agop_gd import RaisedRun
 from ..experiments.learning import Trained, performance_name, performances
 from .base import Claim, Claims, verdict
-from .correlation import STRONG, pearson, percent_or_loss, signed, spearman
+from .correlation import STRONG, decimals, pearson, percent_or_loss, signed, spearman
 
 FULL_RANK = "full-rank"
 SAME = 0.05  # relative difference of a test performance, and difference of an alignment, that counts as none
@@ -47,9 +47,9 @@ def _row(run: RaisedRun, name: str, result: Trained) -> tuple[str, ...]:
     return (
         name,
         str(result.spikes),
-        number(result.learning_rate.max()),
+        number(result.learning_rate.max()) if len(result.learning_rate) else "–",
         percent_or_loss(value, _is_loss(run)),
-        f"{result.alignment:.3f}",
+        decimals(result.alignment, 3),
         str(result.iterations[result.best]),
         end,
     )
@@ -84,18 +84,20 @@ def _follows(run: RaisedRun, what: str) -> Claim:
     else:
         title, sign = "alignment", 1
         values = [r.alignment for r in run.raised]
-        words = [f"{value:.2f}" for value in values]
+        words = [decimals(value, 2) for value in values]
         statement, theirs = "the AGOP alignment grows with the number of catapults", "for all tasks (section 4, Fig. 8)"
     rank = spearman(counts, values)
-    most = max(range(len(counts)), key=lambda k: counts[k])
-    holds = None if math.isnan(rank) else sign * rank >= STRONG and sign * (values[most] - values[0]) > 0
+    fewest, most = (of(range(len(counts)), key=lambda k: counts[k]) for of in (min, max))
+    change = values[most] - values[fewest]
+    holds = None if math.isnan(rank + change) else sign * rank >= STRONG and sign * change > 0
     return Claim(
         statement,
         theirs,
-        f"{words[0]} with {counts[0]:.0f}, {words[most]} with {counts[most]:.0f}; rank correlation {signed(rank)}",
+        f"{words[fewest]} with {counts[fewest]:.0f}, {words[most]} with {counts[most]:.0f}; rank correlation "
+        f"{signed(rank)}",
         f"Spearman's rank correlation at least {STRONG:g} in size, most catapults better than fewest",
         verdict(holds),
-        f"The {title} is {words[0]} with {_catapults_of(counts[0])} and {words[most]} with "
+        f"The {title} is {words[fewest]} with {_catapults_of(counts[fewest])} and {words[most]} with "
         f"{_catapults_of(counts[most])}; its rank correlation with the number of catapults is {signed(rank)}.",
     )
 
@@ -123,18 +125,19 @@ def _correlation(run: RaisedRun) -> Claim:
 def _small(run: RaisedRun) -> Claim:
     every = [*run.raised, run.small]
     *others, small = performances(every, run.experiment.dataset)
-    best_alignment = max(r.alignment for r in run.raised)
+    alignment, best_alignment = run.small.alignment, _best_alignment(run.raised)
     title, loss = performance_name(run.experiment.dataset), _is_loss(run)
-    ours = f"{percent_or_loss(small, loss)} and {run.small.alignment:.3f}"
-    best = f"{percent_or_loss(min(others), loss)} and {best_alignment:.3f}"
+    ours = f"{percent_or_loss(small, loss)} and {decimals(alignment, 3)}"
+    best = f"{percent_or_loss(min(others), loss)} and {decimals(best_alignment, 3)}"
+    as_good = small <= (1 + SAME) * min(others) and alignment >= best_alignment - SAME
     return Claim(
         f"a small initialisation gives the smallest {title} and the best alignment",
         "yes (appendix D.2, Fig. 25)",
         f"{ours}; the best with catapults {best}",
         f"as good, within {SAME:g} of the alignment and {100 * SAME:g} % of the {title}",
-        verdict(bool(small <= (1 + SAME) * min(others) and run.small.alignment >= best_alignment - SAME)),
+        verdict(None if math.isnan(alignment + best_alignment) else bool(as_good)),
         f"From the small initialisation the {title} is {percent_or_loss(small, loss)} and the alignment "
-        f"{run.small.alignment:.3f}; the best of the trainings with catapults have {best}.",
+        f"{decimals(alignment, 3)}; the best of the trainings with catapults have {best}.",
     )
 
 
@@ -153,15 +156,21 @@ def _no_better(run: RaisedRun) -> Claim:
 
 
 def _no_alignment(run: RaisedRun) -> Claim:
-    first, best = run.raised[0].alignment, max(r.alignment for r in run.raised[1:])
+    first, best = run.raised[0].alignment, _best_alignment(run.raised[1:])
+    without, with_raises = decimals(first, 3), decimals(best, 3)
     return Claim(
         "nor the alignment",
         "they do not (appendix D.4, Fig. 28)",
-        f"{first:.3f} without, at best {best:.3f} with",
+        f"{without} without, at best {with_raises} with",
         f"no better by more than {SAME:g}",
-        verdict(best <= first + SAME),
-        f"Without a raise the alignment is {first:.3f}; the best with raises is {best:.3f}.",
+        verdict(None if math.isnan(first + best) else best <= first + SAME),
+        f"Without a raise the alignment is {without}; the best with raises is {with_raises}.",
     )
+
+
+def _best_alignment(trained: list[Trained]) -> float:
+    """Of those that have one; else NaN."""
+    return max((r.alignment for r in trained if not math.isnan(r.alignment)), default=math.nan)
 
 
 def _schedule(run: RaisedRun) -> Claim:

@@ -10,7 +10,7 @@ from ..display import Text, number, table
 from ..experiments.agop_sgd import BatchRun
 from ..experiments.learning import Rate, mean_and_deviation, performance_name, performances
 from .base import Claim, Claims, verdict
-from .correlation import STRONG, pearson, percent_or_loss, plus_minus, signed, spearman
+from .correlation import STRONG, decimals, pearson, percent_or_loss, plus_minus, signed, spearman
 
 ALIGNMENT, LOSS = 0.03, 0.1  # tolerances of Table 1
 
@@ -77,10 +77,11 @@ def _trend(run: BatchRun, rate: Rate, what: str, sign: int) -> Claim:
     write = {
         "catapults": lambda v: f"{v:.0f}",
         "test": lambda v: percent_or_loss(v, _is_loss(run)),
-        "alignment": lambda v: f"{v:.3f}",
+        "alignment": lambda v: decimals(v, 3),
     }[what]
     listed = ", ".join(f"{write(value)} ({size})" for size, value in zip(sizes, values, strict=True))
-    holds = None if math.isnan(rank) else sign * rank >= STRONG and sign * (values[-1] - values[0]) > 0
+    change = values[-1] - values[0]
+    holds = None if math.isnan(rank + change) else sign * rank >= STRONG and sign * change > 0
     return Claim(
         f"the {title} {better} as batches get smaller",
         "across all tasks (section 4, Fig. 9)",
@@ -113,10 +114,10 @@ def _no_catapults(run: BatchRun) -> Claim:
     return Claim(
         "at the small rate there are no catapults",
         "none for any batch size (section 4)",
-        f"at most {max(counts):.0f} for a batch size",
+        f"at most {number(max(counts))} for a batch size",
         "none",
         verdict(max(counts) == 0),
-        f"At the rate {_rate(small)} the largest mean number of catapults of a batch size is {max(counts):.0f}.",
+        f"At the rate {_rate(small)} the largest mean number of catapults of a batch size is {number(max(counts))}.",
     )
 
 
@@ -148,6 +149,6 @@ def _table_1(run: BatchRun, rate: Rate, size: int, quoted: Mapping[str, Any]) ->
         f"{theirs[0]:g} and {theirs[1]:g} (Table 1)",
         values,
         f"{ALIGNMENT:g} and {LOSS:g}; only at the paper's sizes",
-        verdict(meets if of_paper else None),
+        verdict(meets if of_paper and not math.isnan(sum(ours)) else None),
         f"At batch size {size} alignment and test loss are {values}; Table 1 has {theirs[0]:g} and {theirs[1]:g}.",
     )

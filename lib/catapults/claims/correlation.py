@@ -33,6 +33,11 @@ def signed(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:+.2f}".replace("-", "−")
 
 
+def decimals(value: float, digits: int) -> str:
+    """So many decimals."""
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+
+
 def percent_or_loss(value: float, is_loss: bool) -> str:
     """A test loss, or a test error in per cent."""
     if math.isnan(value):

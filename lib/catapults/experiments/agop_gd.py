@@ -39,6 +39,8 @@ class RaisedRates(Learning):
 
     @model_validator(mode="after")
     def _trainings_fit(self) -> "RaisedRates":
+        if len(Schedule.parse(self.learning_rate).steps) < 2:
+            raise ValueError(f"learning_rate = {self.learning_rate!r}: allowed are schedules with at least one raise")
         if (self.small_scale is None) != (self.small_learning_rate is None):
             pair = f"small_scale = {self.small_scale!r}, small_learning_rate = {self.small_learning_rate!r}"
             raise ValueError(f"{pair}: allowed are both or neither")

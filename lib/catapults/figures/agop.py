@@ -39,7 +39,7 @@ def catapults(run: RaisedRun) -> Figure:
         axes.set(xlabel="catapults", ylim=(0, 1.05))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     listed = [
-        f"{title}: " + ", ".join(f"{number(v)} ({c})" for c, v in zip(counts, values, strict=True))
+        f"{title}: " + ", ".join(f"{_number(v)} ({c})" for c, v in zip(counts, values, strict=True))
         for title, (values, _, _) in panels.items()
     ]
     small = " Dotted: from the small initialisation (Fig. 25)." if run.small is not None else ""
@@ -60,9 +60,11 @@ def validation(run: RaisedRun) -> Figure:
     )
 
 
-def rates(run: RaisedRun) -> Figure:
-    """Training loss and learning rate of the training with most raises."""
+def rates(run: RaisedRun) -> Figure | None:
+    """Training loss and learning rate of the training with most raises; ``None`` where it took no step."""
     result = run.raised[-1]
+    if not len(result.batch_loss):
+        return None
     with canvas("rates", height=4.2) as (figure, save):
         above, below = figure.subplots(2, sharex=True)
         above.plot(result.batch_loss, color=TOTAL, marker="")
@@ -84,10 +86,10 @@ def pictures(run: RaisedRun) -> Figure | None:
     if run.experiment.strong is not None:
         return None
     most = max(run.raised, key=lambda r: r.spikes)
-    shown = {f"{run.raised[0].spikes} catapults": run.raised[0].corner, f"{most.spikes} catapults": most.corner}
+    results = {f"catapults: {result.spikes}": result for result in (run.raised[0], most)}
     if run.small is not None:
-        shown["small initialisation"] = run.small.corner
-    shown["true"] = run.raised[0].true_corner
+        results["small initialisation"] = run.small
+    shown = {title: result.corner for title, result in results.items()} | {"true": most.true_corner}
     with canvas("pictures", height=2.0) as (figure, save):
         for axes, (title, corner) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
             low, high = corner.min(), corner.max()
@@ -98,8 +100,8 @@ def pictures(run: RaisedRun) -> Figure | None:
     return save(
         f"The first {size} rows and columns of the AGOP on the training inputs, and of the true one on the right; each "
         f"scaled to the range from 0 (dark) to 1 (light) (drawn like the paper's Fig. 26).",
-        f"{len(shown)} square pictures of {size} by {size} fields: {', '.join(shown)}. The alignment with the true one "
-        f"is {run.raised[0].alignment:.2f} in the first and {most.alignment:.2f} in the second.",
+        f"{len(shown)} square pictures of {size} by {size} fields: {', '.join(shown)}. Alignment with the true one: "
+        f"{', '.join(f'{_number(result.alignment)} ({title})' for title, result in results.items())}.",
     )
 
 
@@ -120,7 +122,7 @@ def batch_sizes(run: BatchRun) -> Figure:
                 axes.errorbar(e.batch_sizes, means, bars, color=colour, marker=marker, capsize=3, label=name)
                 words.append(
                     f"{label} at {name}: "
-                    + ", ".join(f"{number(m)} ({s})" for m, s in zip(means, e.batch_sizes, strict=True))
+                    + ", ".join(f"{_number(m)} ({s})" for m, s in zip(means, e.batch_sizes, strict=True))
                 )
             axes.set(ylabel=label, xscale="log")
         figure.axes[0].set_yscale("symlog", linthresh=1)
@@ -167,7 +169,7 @@ def optimizers(run: OptimizerRun) -> Figure:
                 label=TITLES[name],
             )
             means = [mean_and_deviation(measured[what])[0] for what in ("alignment", "test")]
-            words.append(f"{TITLES[name]} {number(means[0])} and {number(means[1])}")
+            words.append(f"{TITLES[name]} {_number(means[0])} and {_number(means[1])}")
         axes.set(xlabel="AGOP alignment", ylabel=title)
         axes.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     return save(
@@ -190,14 +192,17 @@ def _validation(labelled: dict[str, Trained], dataset: str, note: str, suffix: s
             words.append(f"{label}: from {number(curve[0])} to {number(np.nanmin(curve))} at best")
         axes.set(xlabel="iteration", ylabel=title, yscale="log" if title == "validation loss" else "linear")
         if log:
-            axes.set_xscale(
-                "symlog", linthresh=max(1, min(r.iterations[1] for r in labelled.values() if len(r.iterations) > 1))
-            )
+            second = [r.iterations[1] for r in labelled.values() if len(r.iterations) > 1]
+            axes.set_xscale("symlog", linthresh=min(second, default=1))
         axes.legend(fontsize=9)
     return save(
         f"{title.capitalize()} along the trainings (drawn like the paper's Figs. 24 and 30). {note}",
         f"{len(labelled)} lines over the iterations. {'; '.join(words)}.",
     )
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else number(value)
 
 
 def _line(axes: Axes, x: Sequence[int], y: Sequence[float], **style) -> None:
