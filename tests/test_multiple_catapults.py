@@ -77,6 +77,10 @@ class TestARun:
         assert len({phase.history.loss[0] for phase in phases(run)}) == 1
         assert len({phase.initial_critical_rate for phase in phases(run)}) == 1
 
+    def test_claims_on_figures_17_and_18_name_them(self, run):
+        named = {name: c.shown_in for name, c in claims(run, {}).items() if c.shown_in}
+        assert named == {"top": ("figure 17",), "paper_restart": ("figure 18",), "our_restart": ("figure 18",)}
+
     def test_restarts_begin_at_the_final_rates(self, run):
         for phase, restart in ((run.paper, run.paper_restart), (run.ours, run.our_restart)):
             assert (restart.history.learning_rate == phase.final_rate).all()

@@ -373,6 +373,7 @@ class TestClaims:
         bundle = claims(spiky)._repr_mimebundle_()
         assert bundle["text/markdown"].count("\n") == 13  # a header, a line, twelve claims
         assert bundle[MIME]["claims"]["norm"]["verdict"] == "reproduced"
+        assert {name: c.shown_in for name, c in claims(spiky).items() if c.shown_in} == {"hessian": ("figure 12",)}
 
 
 def test_the_table_of_spikes(spiky, run):

@@ -11,7 +11,11 @@ VERDICTS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗", NOT_COMPARED: "–", GIVEN
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of the paper; ``sentence`` says in words what the run shows about it."""
+    """A statement of the paper; ``sentence`` says in words what the run shows about it.
+
+    ``shown_in``: the figures and tables of the paper that it is about, ``"figure 12"``, where it is not about all that
+    its page stands for.
+    """
 
     statement: str
     paper: str
@@ -19,6 +23,7 @@ class Claim:
     tolerance: str
     verdict: str
     sentence: str
+    shown_in: tuple[str, ...] = ()
 
 
 class Claims(Mapping[str, Claim]):
@@ -46,7 +51,7 @@ class Claims(Mapping[str, Claim]):
         ]
         text = table(("claim", "verdict", "paper", "this run", "tolerance"), rows)
         claims = {name: asdict(claim) for name, claim in self.items()}
-        return Text(text, {"kind": "claims", "claims": claims})._repr_mimebundle_()
+        return Text(text, {"kind": "claims", "claims": claims, "order": list(claims)})._repr_mimebundle_()
 
 
 def verdict(holds: bool | None) -> str:

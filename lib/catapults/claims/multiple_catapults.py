@@ -165,6 +165,7 @@ def _restart(phase: Phase, restart: Phase, name: str, final: tuple[float, float]
         f"{len(h) - 1} iterations" + ("; needs the paper's final rate, ± 10 %" if final else ""),
         verdict(h.diverged if comparable else None),
         f"Started at the rate with which {name} ends, {rate}, {course}",
+        ("figure 18",),
     )
 
 
@@ -182,6 +183,7 @@ def _top(run: MultipleRun) -> Claim:
         f"Catapults with at least 95 % of their rise in the top-{s} eigenspace: {within} of {len(shares)}{smallest}."
         if shares
         else "There is no catapult that could be attributed to an eigenspace.",
+        ("figure 17",),
     )
 
 

@@ -252,10 +252,11 @@ def _hessian(run: SGDRun) -> Claim:
     exact, kernel = run.hessian
     statement, theirs = "η_crit of a batch from the Hessian is close to b/‖K_batch‖", "close (Fig. 12)"
     tolerance = "correlation at least 0.9, median difference at most 10 %; needs 5 steps, not all alike"
+    figure = ("figure 12",)
     if len(exact) < 5 or np.ptp(exact) == 0 or np.ptp(kernel) == 0:
         ours = "not measured" if not len(exact) else f"{len(exact)} steps"
         why = f"The Hessian was {'not measured' if not len(exact) else 'measured at too few steps, or never changed'}."
-        return Claim(statement, theirs, ours, tolerance, verdict(None), why)
+        return Claim(statement, theirs, ours, tolerance, verdict(None), why, figure)
     correlation, difference = float(np.corrcoef(exact, kernel)[0, 1]), np.abs(kernel / exact - 1)
     median, largest = 100 * float(np.median(difference)), 100 * float(difference.max())
     ours = f"correlation {correlation:.3f}, median difference {median:.1f} %, largest {largest:.0f} %"
@@ -266,6 +267,7 @@ def _hessian(run: SGDRun) -> Claim:
         tolerance,
         verdict(correlation >= 0.9 and median <= 10),
         f"At {len(exact)} steps both critical rates of the batch were measured: {ours}.",
+        figure,
     )
 
 

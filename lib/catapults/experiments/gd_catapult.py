@@ -68,7 +68,8 @@ class GDRun:
         """What was trained on what, in words."""
         return Text(
             f"{self.experiment.describe(self.source, self.parameters)} Training: {self.experiment.steps} steps at "
-            f"learning rate {number(self.learning_rate)}; it took {number(self.seconds)} s."
+            f"learning rate {number(self.learning_rate)}; it took {number(self.seconds)} s.",
+            {"kind": "data", "source": self.source},
         )
 
     @property

@@ -163,7 +163,8 @@ class MatchRun:
             f"training loss is below {number(e.stop_below)} or for {e.steps} steps; seeds "
             f"{', '.join(map(str, e.seeds))}.\n\n"
             + "\n".join(lines)
-            + f"\n\nAll {len(trained)} trainings took {number(self.seconds)} s."
+            + f"\n\nAll {len(trained)} trainings took {number(self.seconds)} s.",
+            {"kind": "data", "source": source},
         )
 
 

@@ -142,5 +142,6 @@ class MultipleRun:
         e = self.experiment
         return Text(
             f"{e.describe(self.source, self.parameters)} Training: {e.steps} steps under each schedule, at most "
-            f"{e.restart_steps} from the start at either final rate; it took {number(self.seconds)} s."
+            f"{e.restart_steps} from the start at either final rate; it took {number(self.seconds)} s.",
+            {"kind": "data", "source": self.source},
         )

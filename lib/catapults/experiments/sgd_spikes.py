@@ -149,7 +149,8 @@ class SGDRun:
         end = "diverges" if h.diverged else f"ends below a loss of {number(e.stop_below)}" if h.converged else "ends"
         return Text(
             f"{e.describe(self.source, self.parameters)}{fixed} Training: SGD with batches of {e.batch_size}, {drawn}; "
-            f"it {end} after {len(h)} steps. The experiment took {number(self.seconds)} s."
+            f"it {end} after {len(h)} steps. The experiment took {number(self.seconds)} s.",
+            {"kind": "data", "source": self.source},
         )
 
     @property
