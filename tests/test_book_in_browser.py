@@ -58,7 +58,8 @@ CHAPTERS = [f"chapters/{name}.html" for name in FIGURES]
 
 
 def test_all_pages_are_there(visits):
-    expected = {"index.html", "book/welcome.html", "book/notation.html", "book/rerun.html", "book/bibliography.html"}
+    names = ("welcome", "notation", "rerun", "bibliography", "reproduction", "open_questions")
+    expected = {"index.html", *(f"book/{name}.html" for name in names)}
     assert expected | set(CHAPTERS) <= visits.keys()
     assert {f"chapters/{name}.html" for name in runs.load(ROOT / "chapters")} <= visits.keys()
 
@@ -118,6 +119,17 @@ def test_links_inside_the_book_lead_somewhere(html, visits):
                 continue
             assert target in anchors, f"{name}: {link}"
             assert not anchor or anchor in anchors[target], f"{name}: {link}"
+
+
+def test_a_verdict_of_the_report_opens_what_it_rests_on(html, browser):
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto((html / "book" / "reproduction.html").as_uri(), wait_until="networkidle")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    details = page.locator("details", has=page.locator("#report-gd-catapults"))
+    assert not details.locator("li").first.is_visible()
+    page.locator("a[href='#report-gd-catapults']").first.click()
+    assert details.locator("li").first.is_visible()
+    assert "This run:" in details.locator("li").first.inner_text()
 
 
 def test_the_first_page_leads_to_chapter_1(html, browser):

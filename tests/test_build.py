@@ -21,7 +21,7 @@ from catapults.book import execute as execution
 from catapults.book.build import BuildError, build
 from catapults.book.chapter import Chapter
 from catapults.book.execute import execute, key
-from catapults.book.stage import contents
+from catapults.book.executed import contents
 
 SHOW = "figures.loss_curve(run)"
 

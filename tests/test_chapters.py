@@ -7,7 +7,8 @@ import nbformat
 import pytest
 from book_project import ROOT
 from catapults.book import runs
-from catapults.book.stage import contents, page_of
+from catapults.book.executed import contents
+from catapults.book.stage import page_of
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 

@@ -8,7 +8,8 @@ from book_project import ROOT
 from catapults import training
 from catapults.book import runs
 from catapults.book.execute import Result
-from catapults.book.stage import contents, page_of, summary, verdicts
+from catapults.book.executed import contents, verdicts
+from catapults.book.stage import page_of, summary
 from catapults.claims import scaling as claims
 from catapults.experiments import ParameterError
 from catapults.experiments.scaling import (

@@ -17,8 +17,8 @@ from . import runs as runs_file
 from .build import BuildError, build, for_notebooks
 from .chapter import ChapterError
 from .execute import execute
+from .executed import contents, pictures
 from .runs import PRESETS, RunsError
-from .stage import contents, pictures
 
 app = typer.Typer(
     help="Build the book, run its chapters, get its data.",

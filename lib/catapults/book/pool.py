@@ -14,8 +14,8 @@ from .. import models, processes
 from ..processes import threads
 from . import runs as runs_file
 from .execute import Result, execute, look_up
+from .executed import verdicts
 from .runs import Run
-from .stage import verdicts
 
 _MOST_JOBS = 4  # each takes up to a gigabyte of memory
 

@@ -1,24 +1,22 @@
 """The book's source tree as Sphinx reads it: static pages with generated blocks, and executed notebooks as pages."""
 
 import ast
-import copy
 import pprint
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbformat.v4 import new_markdown_cell
 
-from ..claims import VERDICTS
-from ..display import MIME, Figure, table
+from ..display import MIME, table
 from .chapter import Chapter
 from .execute import Result
-from .runs import Run, difference
-
-_LONG = 120  # characters of two values that are too long for the note at a page's top
+from .executed import claims, contents, shown, verdicts
+from .report import not_run, report, report_pages, report_summary
+from .runs import Run, difference, in_words
 
 
 class StageError(Exception):
@@ -54,13 +52,8 @@ def page_of(run: Run, executed: nbformat.NotebookNode, runs: Mapping[str, Run], 
 
     A run other than the chapter's main one leaves out the cells tagged ``main-page`` and says how it differs.
     """
-    notebook = copy.deepcopy(executed)
-    cells = [
-        cell
-        for cell in notebook.cells
-        if "injected-parameters" not in cell.metadata.get("tags", [])
-        and (run.is_main or "main-page" not in cell.metadata.get("tags", []))
-    ]
+    notebook = shown(run, executed)
+    cells = notebook.cells
     if not run.is_main:
         cells = [new_markdown_cell("", id="title")] + cells
     cells[0].source = re.sub(r"^# .*$", "", cells[0].source, count=1, flags=re.MULTILINE).strip()
@@ -80,26 +73,6 @@ def page_of(run: Run, executed: nbformat.NotebookNode, runs: Mapping[str, Run], 
     notebook.cells = cells
     notebook.metadata.pop("papermill", None)
     return notebook
-
-
-def contents(notebook: nbformat.NotebookNode, kind: str) -> list[dict[str, Any]]:
-    """The data of a kind (claims, provenance, figure) that an executed notebook carries."""
-    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
-    found = (output.get("data", {}).get(MIME, {}) for output in outputs)
-    return [content for content in found if content.get("kind") == kind]
-
-
-def pictures(notebook: nbformat.NotebookNode) -> list[Figure]:
-    """The figures of an executed notebook."""
-    found = (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
-    figures = (data for data in found if data.get(MIME, {}).get("kind") == "figure")
-    return [Figure(d["image/svg+xml"], d[MIME]["name"], d[MIME]["caption"], d[MIME]["alt"]) for d in figures]
-
-
-def verdicts(notebook: nbformat.NotebookNode) -> dict[str, int]:
-    """How many claims of a page have each verdict."""
-    claims = [claim for content in contents(notebook, "claims") for claim in content["claims"].values()]
-    return {v: sum(c["verdict"] == v for c in claims) for v in VERDICTS}
 
 
 def _make_figure(cell: nbformat.NotebookNode, content: dict[str, Any], run: Run) -> None:
@@ -134,31 +107,14 @@ def _box(run: Run, runs: Mapping[str, Run], preset: str) -> str:
         changed.pop("quoted", None)
         lines.append(
             f"The chapter [](/chapters/{run.chapter.name}) explains what this page shows; it is the same notebook, "
-            f"executed with {_values(changed)}."
+            f"executed with {in_words(changed)}."
         )
     if run.note:
         lines.append(run.note)
-    made = f"Made with the preset **{preset}**"
-    departures = run.departures(preset)
-    if not run.in_paper:
-        lines.append(f"{made}. The paper has no such run.")
-    elif departures:
-        lines.append(f"{made}, which departs from the preset **paper**: {_values(departures, 'there: ')}.")
-    else:
-        sizes = "the sizes that the paper states, and ours where it states none"
-        lines.append(f"{made}, which here is the same as **paper**: {sizes}.")
+    lines.append(run.made_with(preset))
     if run.in_paper:
         lines.append(f"In the paper: {run.in_paper}.")
     return ":::{note}\n:class: preset\n" + "\n\n".join(lines) + "\n:::"
-
-
-def _values(changes: Mapping[str, tuple[Any, Any]], other: str = "instead of ") -> str:
-    return ", ".join(
-        f"`{name} = {ours!r}` ({other}`{theirs!r}`)"
-        if len(f"{ours!r}{theirs!r}") < _LONG
-        else f"`{name}` (shown with the parameters)"
-        for name, (ours, theirs) in changes.items()
-    )
 
 
 def _page_of_absent(run: Run, result: Result, preset: str) -> str:
@@ -170,17 +126,45 @@ def _page_of_absent(run: Run, result: Result, preset: str) -> str:
 
 
 def _with_generated_blocks(page: str, runs: Mapping[str, Run], results: Mapping[str, Result], preset: str) -> str:
+    """The page with each line ``<!-- catapults:NAME ARGUMENTS -->`` replaced by what it names."""
+    blocks: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
+        "summary": ((), lambda: summary(runs, results, preset)),
+        "runs": ((), lambda: _table_of_presets(runs)),
+        "parameters": (("CHAPTER",), lambda chapter: _table_of_parameters(_named(runs, chapter).chapter)),
+        "report": ((), lambda: report(runs, results, preset)),
+        "report-pages": ((), lambda: report_pages(runs, results, preset)),
+        "report-summary": ((), lambda: report_summary(runs, results)),
+        "claim": (("RUN", "CLAIM"), lambda run, claim: _evidence(_named(runs, run), results[run], claim)),
+    }
+
     def block(match: re.Match) -> str:
-        what, _, argument = match[1].partition(" ")
-        if what == "summary":
-            return summary(runs, results, preset)
-        if what == "runs":
-            return _table_of_presets(runs)
-        if what == "parameters":
-            return _table_of_parameters(runs[argument].chapter)
-        raise StageError(f"unknown generated block {match[0]!r}; allowed are summary, runs, parameters CHAPTER")
+        name, *arguments = match[1].split()
+        names, make = blocks.get(name, ((), None))
+        if make is None or len(arguments) != len(names):
+            allowed = ", ".join(" ".join((block, *names)) for block, (names, _) in blocks.items())
+            raise StageError(f"unknown generated block {match[0]!r}; allowed are {allowed}")
+        return make(*arguments)
 
     return re.sub(r"^<!-- catapults:(.+?) -->$", block, page, flags=re.MULTILINE)
+
+
+def _named(runs: Mapping[str, Run], name: str) -> Run:
+    if name not in runs:
+        raise StageError(f"generated block for run {name!r}: there is none; allowed are {', '.join(runs)}")
+    return runs[name]
+
+
+def _evidence(run: Run, result: Result, name: str) -> str:
+    """A list item: what the run shows about one of its claims."""
+    page = f"- [](/chapters/{run.name})"
+    if result.notebook is None:
+        return f"{page}: {not_run(result)}."
+    found = claims(result.notebook)
+    if name not in found:
+        raise StageError(
+            f"generated block for claim {name!r}: run {run.name!r} has none; allowed are {', '.join(found)}"
+        )
+    return f"{page}: {found[name]['sentence']}"
 
 
 def summary(runs: Mapping[str, Run], results: Mapping[str, Result], preset: str) -> str:
@@ -193,7 +177,7 @@ def summary(runs: Mapping[str, Run], results: Mapping[str, Result], preset: str)
                 (
                     f"[](/chapters/{name})",
                     run.in_paper or "–",
-                    "not run" if result.missing_data else "failed",
+                    not_run(result),
                     "–",
                 )
             )
