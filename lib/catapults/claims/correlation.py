@@ -1,31 +1,37 @@
 """What the claims of section 4 share: how two measurements go together."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import stats
+from jaxtyping import Float
 
 STRONG = 0.7  # of a correlation
+Numbers = Sequence[float | int] | Float[np.ndarray, " n"]
 
 
-def pearson(a: Sequence[float], b: Sequence[float]) -> float:
+def pearson(a: Numbers, b: Numbers) -> float:
     """The correlation; NaN for fewer than three pairs or where one of them does not vary."""
-    return _correlation(stats.pearsonr, a, b)
+    return _correlation(a, b)
 
 
-def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """That of the ranks; NaN as in :func:`pearson`."""
-    return _correlation(stats.spearmanr, a, b)
+def spearman(a: Numbers, b: Numbers) -> float:
+    """That of the ranks, equal values sharing theirs; NaN as in :func:`pearson`."""
+    return _correlation(a, b, _ranks)
 
 
-def _correlation(of, a: Sequence[float], b: Sequence[float]) -> float:
+def _correlation(a: Numbers, b: Numbers, of: Callable[[np.ndarray], np.ndarray] = np.asarray) -> float:
     a, b = np.asarray(a, float), np.asarray(b, float)
     there = np.isfinite(a) & np.isfinite(b)
     a, b = a[there], b[there]
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan
-    return float(of(a, b).statistic)
+    return float(np.corrcoef(of(a), of(b))[0, 1])
+
+
+def _ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    below, equal = values[:, None] > values, values[:, None] == values
+    return below.sum(1) + (equal.sum(1) + 1) / 2
 
 
 def signed(value: float) -> str:
@@ -45,7 +51,7 @@ def percent_or_loss(value: float, is_loss: bool) -> str:
     return f"{value:.3f}" if is_loss else f"{100 * value:.1f} %"
 
 
-def plus_minus(mean: float, deviation: float, digits: int = 2, factor: float = 1.0, unit: str = "") -> str:
+def plus_minus(mean: float, deviation: float, digits: int = 2, factor: float | int = 1, unit: str = "") -> str:
     """Mean and standard deviation."""
     if math.isnan(mean):
         return "–"
