@@ -2,6 +2,9 @@
 
 import math
 
+import torch
+
+from ..agop import alignment
 from ..display import Text, number, table
 from ..experiments.agop_gd import RaisedRun
 from ..experiments.learning import Trained, performance_name, performances
@@ -23,7 +26,10 @@ def claims(run: RaisedRun) -> Claims:
             "performance": _follows(run, "performance"),
             "alignment": _follows(run, "alignment"),
             "correlation": _correlation(run),
+            "validation": _follows(run, "validation"),
         }
+        if run.experiment.strong is None:
+            found["closer"] = _closer(run)
     if run.small is not None:
         found["small"] = _small(run)
     return Claims(found | {"schedule": _schedule(run)})
@@ -75,17 +81,18 @@ def _catapults(run: RaisedRun) -> Claim:
 
 def _follows(run: RaisedRun, what: str) -> Claim:
     """Whether a measurement goes up or down with the number of catapults."""
-    counts = [float(r.spikes) for r in run.raised]
-    if what == "performance":
-        title, sign = performance_name(run.experiment.dataset), -1
-        values = performances(run.raised, run.experiment.dataset).tolist()
-        words = [percent_or_loss(value, _is_loss(run)) for value in values]
-        statement, theirs = f"the {title} falls as the number of catapults grows", "for all tasks (section 4, Fig. 8)"
-    else:
-        title, sign = "alignment", 1
-        values = [r.alignment for r in run.raised]
-        words = [decimals(value, 2) for value in values]
-        statement, theirs = "the AGOP alignment grows with the number of catapults", "for all tasks (section 4, Fig. 8)"
+    counts, dataset = [float(r.spikes) for r in run.raised], run.experiment.dataset
+    title = {"validation": performance_name(dataset).replace("test", "best validation")}.get(what, what)
+    title = performance_name(dataset) if what == "performance" else title
+    sign = 1 if what == "alignment" else -1
+    values = {
+        "performance": performances(run.raised, dataset).tolist(),
+        "validation": [_best_validation(result, _is_loss(run)) for result in run.raised],
+        "alignment": [result.alignment for result in run.raised],
+    }[what]
+    words = [decimals(v, 2) if what == "alignment" else percent_or_loss(v, _is_loss(run)) for v in values]
+    statement = f"the {title} {'grows' if sign > 0 else 'falls'} as the number of catapults grows"
+    theirs = "as the test performance (Fig. 24)" if what == "validation" else "for all tasks (section 4, Fig. 8)"
     rank = spearman(counts, values)
     fewest, most = (of(range(len(counts)), key=lambda k: counts[k]) for of in (min, max))
     change = values[most] - values[fewest]
@@ -99,10 +106,32 @@ def _follows(run: RaisedRun, what: str) -> Claim:
         verdict(holds),
         f"The {title} is {words[fewest]} with {_catapults_of(counts[fewest])} and {words[most]} with "
         f"{_catapults_of(counts[most])}; its rank correlation with the number of catapults is {signed(rank)}.",
+        ("figure 24",) if what == "validation" else (),
     )
 
 
-def _catapults_of(count: float) -> str:
+def _best_validation(result: Trained, is_loss: bool) -> float:
+    return float((result.validation_loss if is_loss else result.validation_error)[result.best])
+
+
+def _closer(run: RaisedRun) -> Claim:
+    """Of the pictures: their corners, compared with the true one's."""
+    fewest, most = (of(run.raised, key=lambda result: result.spikes) for of in (min, max))
+    values = [alignment(*map(torch.from_numpy, (r.corner, r.true_corner))) for r in (fewest, most)]
+    words = [decimals(value, 3) for value in values]
+    return Claim(
+        "with more catapults the picture of the AGOP is closer to the true one",
+        "the features are learned better (appendix D.2, Fig. 26)",
+        f"cosine of the corners {words[0]} with {fewest.spikes}, {words[1]} with {most.spikes}",
+        "a larger cosine of the rows and columns that are shown",
+        verdict(None if fewest.spikes == most.spikes or math.isnan(sum(values)) else values[1] > values[0]),
+        f"The cosine between the rows and columns shown and those of the true AGOP is {words[0]} with "
+        f"{_catapults_of(fewest.spikes)} and {words[1]} with {_catapults_of(most.spikes)}.",
+        ("figure 26",),
+    )
+
+
+def _catapults_of(count: float | int) -> str:
     return "no catapult" if count == 0 else f"{count:.0f} catapult{'s' * (count != 1)}"
 
 
@@ -125,19 +154,20 @@ def _correlation(run: RaisedRun) -> Claim:
 def _small(run: RaisedRun) -> Claim:
     every = [*run.raised, run.small]
     *others, small = performances(every, run.experiment.dataset)
-    alignment, best_alignment = run.small.alignment, _best_alignment(run.raised)
+    of_small, best_alignment = run.small.alignment, _best_alignment(run.raised)
     title, loss = performance_name(run.experiment.dataset), _is_loss(run)
-    ours = f"{percent_or_loss(small, loss)} and {decimals(alignment, 3)}"
+    ours = f"{percent_or_loss(small, loss)} and {decimals(of_small, 3)}"
     best = f"{percent_or_loss(min(others), loss)} and {decimals(best_alignment, 3)}"
-    as_good = small <= (1 + SAME) * min(others) and alignment >= best_alignment - SAME
+    as_good = small <= (1 + SAME) * min(others) and of_small >= best_alignment - SAME
     return Claim(
         f"a small initialisation gives the smallest {title} and the best alignment",
         "yes (appendix D.2, Fig. 25)",
         f"{ours}; the best with catapults {best}",
         f"as good, within {SAME:g} of the alignment and {100 * SAME:g} % of the {title}",
-        verdict(None if math.isnan(alignment + best_alignment) else bool(as_good)),
+        verdict(None if math.isnan(of_small + best_alignment) else bool(as_good)),
         f"From the small initialisation the {title} is {percent_or_loss(small, loss)} and the alignment "
-        f"{decimals(alignment, 3)}; the best of the trainings with catapults have {best}.",
+        f"{decimals(of_small, 3)}; the best of the trainings with catapults have {best}.",
+        ("figure 25",),
     )
 
 

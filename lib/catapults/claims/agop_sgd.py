@@ -23,6 +23,7 @@ def claims(run: BatchRun, quoted: Mapping[str, Any]) -> Claims:
         "performance": _trend(run, large, "test", 1),
         "alignment": _trend(run, large, "alignment", -1),
         "correlation": _correlation(run, large),
+        "validation": _trend(run, large, "validation", 1),
     }
     if len(run.experiment.learning_rates) > 1:
         found |= {"small_catapults": _no_catapults(run), "small_spread": _spread(run)}
@@ -65,6 +66,11 @@ def _rate(rate: Rate) -> str:
 
 
 def _means(run: BatchRun, rate: Rate, what: str) -> list[float]:
+    if what == "validation":
+        field = "validation_loss" if _is_loss(run) else "validation_error"
+        return [
+            float(np.mean([getattr(r, field)[r.best] for r in run.of(rate, s)])) for s in run.experiment.batch_sizes
+        ]
     return [mean_and_deviation(run.measured(rate, size)[what])[0] for size in run.experiment.batch_sizes]
 
 
@@ -72,23 +78,28 @@ def _trend(run: BatchRun, rate: Rate, what: str, sign: int) -> Claim:
     """Whether a mean over the seeds goes with the batch size: ``sign`` +1 up, -1 down."""
     sizes, values = run.experiment.batch_sizes, _means(run, rate, what)
     rank = spearman(sizes, values) if len(sizes) > 2 else math.nan
-    title = {"catapults": "number of catapults", "test": performance_name(run.experiment.dataset)}.get(what, what)
-    better = {"catapults": "grows", "test": "falls", "alignment": "grows"}[what]
+    performance = performance_name(run.experiment.dataset)
+    title = {
+        "catapults": "number of catapults",
+        "test": performance,
+        "validation": performance.replace("test", "best validation"),
+    }.get(what, what)
+    better = "falls" if sign > 0 else "grows"
     write = {
         "catapults": lambda v: f"{v:.0f}",
-        "test": lambda v: percent_or_loss(v, _is_loss(run)),
         "alignment": lambda v: decimals(v, 3),
-    }[what]
+    }.get(what, lambda v: percent_or_loss(v, _is_loss(run)))
     listed = ", ".join(f"{write(value)} ({size})" for size, value in zip(sizes, values, strict=True))
     change = values[-1] - values[0]
     holds = None if math.isnan(rank + change) else sign * rank >= STRONG and sign * change > 0
     return Claim(
         f"the {title} {better} as batches get smaller",
-        "across all tasks (section 4, Fig. 9)",
+        "as the test performance (Figs. 30, 31)" if what == "validation" else "across all tasks (section 4, Fig. 9)",
         f"{listed}; rank correlation with the batch size {signed(rank)}",
         f"Spearman's rank correlation of batch size and mean at least {STRONG:g} in size, with the paper's sign",
         verdict(holds),
         f"At the rate {_rate(rate)} the {title} by batch size is {listed}.",
+        ("figure 30", "figure 31") if what == "validation" else (),
     )
 
 
@@ -118,6 +129,7 @@ def _no_catapults(run: BatchRun) -> Claim:
         "none",
         verdict(max(counts) == 0),
         f"At the rate {_rate(small)} the largest mean number of catapults of a batch size is {number(max(counts))}.",
+        ("figure 10", "figure 34"),
     )
 
 
@@ -134,6 +146,7 @@ def _spread(run: BatchRun) -> Claim:
         verdict(spreads[1] <= spreads[0] / 2),
         f"Between the batch sizes the mean {title} differs by {words[0]} at the rate {_rate(large)} and by {words[1]} "
         f"at {_rate(small)}.",
+        ("figure 10", "figure 34"),
     )
 
 
@@ -151,4 +164,5 @@ def _table_1(run: BatchRun, rate: Rate, size: int, quoted: Mapping[str, Any]) ->
         f"{ALIGNMENT:g} and {LOSS:g}; only at the paper's sizes",
         verdict(meets if of_paper and not math.isnan(sum(ours)) else None),
         f"At batch size {size} alignment and test loss are {values}; Table 1 has {theirs[0]:g} and {theirs[1]:g}.",
+        ("table 1",),
     )

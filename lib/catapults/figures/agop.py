@@ -1,10 +1,10 @@
 """Figures of section 4: catapults, test performance and the AGOP."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
-import seaborn as sns
+from jaxtyping import Float, Int
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
@@ -15,7 +15,7 @@ from ..experiments.agop_sgd import BatchRun
 from ..experiments.learning import Trained, mean_and_deviation, performance_name, performances
 from .base import INK, REST, TOP, TOTAL, canvas
 
-_MARKERS = "osv^D*PX"
+_MARKERS = "osv^D*P"
 
 
 def catapults(run: RaisedRun) -> Figure:
@@ -152,23 +152,26 @@ def batch_validation(run: BatchRun, small: bool = False) -> Figure | None:
 
 def optimizers(run: OptimizerRun) -> Figure:
     """Test performance against alignment, a mark for each training (Fig. 11)."""
+    import seaborn as sns  # not before it is needed: it takes a second
+
     title = performance_name(run.experiment.dataset)
     words = []
     with canvas("optimizers", height=3.8) as (figure, save):
         axes = figure.subplots()
-        palette = sns.color_palette("colorblind", 8)
-        for (name, colour), marker in zip(zip(run.experiment.rates, palette, strict=False), _MARKERS, strict=False):
-            measured = run.measured(name)
-            axes.plot(
-                measured["alignment"],
-                measured["test"],
-                color=colour,
-                marker=marker,
-                linestyle="",
-                markersize=8,
-                label=TITLES[name],
-            )
-            means = [mean_and_deviation(measured[what])[0] for what in ("alignment", "test")]
+        of = [TITLES[name] for name in run.experiment.rates for _ in run.experiment.seeds]
+        measured = {name: run.measured(name) for name in run.experiment.rates}
+        sns.scatterplot(
+            x=np.concatenate([values["alignment"] for values in measured.values()]),
+            y=np.concatenate([values["test"] for values in measured.values()]),
+            hue=of,
+            style=of,
+            palette=sns.color_palette("colorblind", len(measured)),
+            markers=list(_MARKERS[: len(measured)]),
+            s=70,
+            ax=axes,
+        )
+        for name, values in measured.items():
+            means = [mean_and_deviation(values[what])[0] for what in ("alignment", "test")]
             words.append(f"{TITLES[name]} {_number(means[0])} and {_number(means[1])}")
         axes.set(xlabel="AGOP alignment", ylabel=title)
         axes.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -181,7 +184,7 @@ def optimizers(run: OptimizerRun) -> Figure:
 
 def _validation(labelled: dict[str, Trained], dataset: str, note: str, suffix: str = "", log: bool = False) -> Figure:
     title = performance_name(dataset).replace("test", "validation")
-    colours = sns.color_palette("viridis", len(labelled))
+    colours = colormaps["viridis"](np.linspace(0.1, 0.85, len(labelled)))
     words = []
     with canvas(f"validation{suffix}", height=3.6) as (figure, save):
         axes = figure.subplots()
@@ -205,5 +208,5 @@ def _number(value: float) -> str:
     return "–" if math.isnan(value) else number(value)
 
 
-def _line(axes: Axes, x: Sequence[int], y: Sequence[float], **style) -> None:
+def _line(axes: Axes, x: Int[np.ndarray, " e"], y: Float[np.ndarray, " e"], **style) -> None:
     axes.plot(x, y, marker="", linewidth=1.7, **style)
