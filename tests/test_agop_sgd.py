@@ -85,7 +85,8 @@ class TestARun:
         )
         for part in (
             "x1 x2 x3 x4", "3 weight layers", f"Learning rate: 0.5 η_crit (η_crit = {critical:.3g}) and 0.01.",
-            "drawn with replacement; a batch of 32 is gradient descent. Seeds 0, 1;", "0 of 8 trainings reach", "8 trainings.",
+            "drawn with replacement; a batch of 32 is gradient descent. Seeds 0, 1;", "0 of 8 trainings reach",
+            "8 trainings.",
         ):  # fmt: skip
             assert part in said.markdown
         shuffled = run.experiment.model_copy(update={"replacement": False})
@@ -117,7 +118,7 @@ def course(catapults, losses, alignments, small=None, **changes):
     for rate, columns in zip(experiment.learning_rates, [(catapults, losses, alignments), small], strict=False):
         for size, count, loss, aligned in zip(experiment.batch_sizes, *columns, strict=True):
             for seed, off in ((0, -1), (1, 1)):
-                found[rate, size, seed] = made(loss * (1 + off / 10), aligned + off / 100, catapults=count)
+                found[rate, size, seed] = made(loss * (1 + off / 10), aligned - off / 100, catapults=count)
     return BatchRun(experiment, found, Sweep(()))
 
 
