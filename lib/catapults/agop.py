@@ -7,7 +7,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from .precision import full_precision
-from .tangent import refuse_unsuitable_layers
+from .tangent import add_gram, mirrored, refuse_unsuitable_layers
 
 _NUMBERS = 2**24  # of input gradients at a time (64 MiB in float32)
 _SAMPLES = 1024  # at a time, at most: what a forward and backward pass keeps grows with them
@@ -35,9 +35,8 @@ def agop(model: nn.Module, inputs: Shaped[Tensor, "n ..."]) -> Float[Tensor, "d 
             by_output = _flat_outputs(model, x).sum(0).split(1)
             for index, output in enumerate(by_output):
                 (gradient,) = torch.autograd.grad(output, x, retain_graph=index + 1 < len(by_output))
-                rows = gradient.reshape(len(x), d)
-                total.addmm_(rows.T, rows)
-    return total / len(inputs)
+                add_gram(total, gradient.reshape(len(x), d).T, 1 / len(inputs))
+        return mirrored(total)
 
 
 def alignment(G: Shaped[Tensor, "..."], G_star: Shaped[Tensor, "..."]) -> float:

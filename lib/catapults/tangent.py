@@ -241,7 +241,7 @@ class Linearization:
     ) -> tuple[Float[Tensor, "nc nc"], dict[str, Tensor]]:
         """:meth:`kernel` and :meth:`vjp` together, at little more than the cost of one."""
         kernel, gradient = self._lower_triangle_and_vjp(cotangent, add_to)
-        return _mirrored(kernel), gradient
+        return mirrored(kernel), gradient
 
     def norm_and_vjp(
         self, cotangent: Float[Tensor, "n ..."], add_to: dict[str, Tensor] | None = None
@@ -252,7 +252,7 @@ class Linearization:
         """
         kernel, gradient = self._lower_triangle_and_vjp(cotangent, add_to)
         if len(kernel) > _SIDE:
-            return top_eigenpairs(_mirrored(kernel), 1).values[-1].item(), gradient
+            return top_eigenpairs(mirrored(kernel), 1).values[-1].item(), gradient
         return largest_eigenvalue(kernel), gradient
 
     def _lower_triangle_and_vjp(
@@ -272,7 +272,7 @@ class Linearization:
             kernels = {part.name: self._zeros() for part in self.parts}
             for part in self.parts:
                 part.kernel_and_vjp(kernels[part.name], None, None)
-            return {name: _mirrored(kernel) for name, kernel in kernels.items()}
+            return {name: mirrored(kernel) for name, kernel in kernels.items()}
 
     def kernel_fits(self) -> bool:
         """Whether the kernel, with half of it again for what works on it, fits into the memory that is free now."""
@@ -405,11 +405,11 @@ class _ManyPositions(_Structured):
     ) -> dict[str, Tensor]:
         names = self._names
         if "bias" in names:
-            _add_gram(kernel, self._summed_over_positions().flatten(0, 1))
+            add_gram(kernel, self._summed_over_positions().flatten(0, 1))
         if "weight" in names and not self._by_positions():
             weight_gradient = self.D.new_empty(self._sizes()[:2])
             for rows, columns, per_sample in self._per_sample_gradients():
-                _add_gram(kernel, per_sample, self.scale**2)
+                add_gram(kernel, per_sample, self.scale**2)
                 if cotangent is not None:
                     part = weight_gradient[rows, columns]
                     part.copy_((cotangent.flatten() @ per_sample).view_as(part))
@@ -623,7 +623,7 @@ class _General:
         self, kernel: Tensor, cotangent: Tensor | None, add_to: dict[str, Tensor] | None
     ) -> dict[str, Tensor]:
         for J in self.jacobians.values():
-            _add_gram(kernel, J.flatten(0, 1).flatten(1))
+            add_gram(kernel, J.flatten(0, 1).flatten(1))
         return {} if cotangent is None else self.vjp(cotangent, add_to)
 
     def jvp(self, direction: dict[str, Tensor]) -> Tensor:
@@ -711,14 +711,14 @@ def _lower_blocks(size: int, side: int) -> Iterator[tuple[slice, slice]]:
             yield rows, columns
 
 
-def _add_gram(kernel: Float[Tensor, "m m"], vectors: Float[Tensor, "m p"], scale: float = 1.0) -> None:
+def add_gram(kernel: Float[Tensor, "m m"], vectors: Float[Tensor, "m p"], scale: float = 1.0) -> None:
     """Add ``scale * vectors vectors^T`` to the lower triangle of the kernel, in place: in strips, narrow on a CPU."""
     side = min(_SIDE, 64 if len(kernel) <= 256 else 128) if kernel.device.type == "cpu" else _SIDE
     for rows in _slices(len(kernel), side):
         kernel[rows, : rows.stop].addmm_(vectors[rows], vectors[: rows.stop].T, alpha=scale)
 
 
-def _mirrored(kernel: Float[Tensor, "m m"]) -> Float[Tensor, "m m"]:
+def mirrored(kernel: Float[Tensor, "m m"]) -> Float[Tensor, "m m"]:
     """The kernel, in place, with its lower triangle also above the diagonal: exactly symmetric."""
     for rows, columns in _lower_blocks(len(kernel), _SIDE):
         block = kernel[rows, columns]
