@@ -9,12 +9,16 @@ from contestants import AT_SCALE, CASES, KERNELS, LARGEST, TOLERANCE, N
 _TABLE = pytest.StashKey()
 _AT_SCALE = pytest.StashKey()
 _SGD = pytest.StashKey()
+_AGOP = pytest.StashKey()
+
+_OF_AGOP = {"plain": "plain pass", "ours": "ours", "peer": "torch.func"}
 
 
 def pytest_configure(config):
     config.stash[_TABLE] = defaultdict(dict)
     config.stash[_AT_SCALE] = defaultdict(dict)
     config.stash[_SGD] = {}
+    config.stash[_AGOP] = {}
 
 
 @pytest.fixture
@@ -36,6 +40,13 @@ def table_of_sgd(request):
     return request.config.stash[_SGD]
 
 
+@pytest.fixture
+def table_of_agop(request):
+    """case -> medians of a plain pass, our AGOP and the peer's in seconds, our ratios to the others by rounds, and what
+    is allowed of the first."""
+    return request.config.stash[_AGOP]
+
+
 def pytest_terminal_summary(terminalreporter, config):
     for name, rows in config.stash[_TABLE].items():
         terminalreporter.section(f"{name}, sizes {CASES[name].sizes}, n = {N}, float32")
@@ -51,6 +62,14 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line(times)
         text = f"step: {row['ratio']:.2f} x plain"
         terminalreporter.write_line(_verdict(text, row["ratio"], row["allowed"]))
+    for name, row in config.stash[_AGOP].items():
+        terminalreporter.section(f"AGOP, {name}")
+        times = ", ".join(f"{label} {1e3 * row[kind]:.1f} ms" for kind, label in _OF_AGOP.items())
+        terminalreporter.write_line(times)
+        text = f"AGOP: {row['x plain']:.2f} x plain"
+        bounded = row["allowed"] < inf
+        terminalreporter.write_line(_verdict(text, row["x plain"], row["allowed"]) if bounded else text)
+        terminalreporter.write_line(_verdict(f"our AGOP: {row['x peer']:.2f} x torch.func", row["x peer"], 1))
 
 
 def _rows_at_scale(bounds, rows):
