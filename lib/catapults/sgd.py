@@ -18,7 +18,7 @@ from .schedules import LearningRate, LearningRates
 from .span import within_span
 from .training import DIVERGED, check_finite, check_tops, due, hessian_rate, parts_of_loss, residual_of
 
-_TOLERANCE = 1e-3  # of the Hessian's critical rate, relatively
+_TOLERANCE = 1e-2  # of the Hessian's critical rate, relatively, at most; usually the square of it
 _AT_ONCE = 1024  # samples in a forward pass that only the loss is wanted of
 
 
