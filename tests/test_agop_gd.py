@@ -181,7 +181,7 @@ class TestImages:
         assert "Validation error" in assert_drawn(figures.validation, run).caption
 
     def test_its_egop_is_the_agop_of_a_network_that_adam_trained(self):
-        """By a loop of our own; of five steps one validation is a step's."""
+        """By a loop of our own; at its best of five steps and the start."""
         strong = RaisedRates.create(**OF_IMAGES).strong_model()
         result = strong.run()
         task = data.load("mine", 40, 8, 16, seed=0)
@@ -189,7 +189,7 @@ class TestImages:
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
         errors, egops, tests = [], [], []
         batches = sgd.batches(40, 8, False, 0)
-        for step in range(6):
+        for _ in range(6):
             wrong = [
                 (model(s.inputs).argmax(1) != s.targets.argmax(1)).float().mean() for s in (task.validation, task.test)
             ]
@@ -200,7 +200,6 @@ class TestImages:
             optimizer.zero_grad()
             (model(task.train.inputs[batch]) - task.train.targets[batch]).square().mean().backward()
             optimizer.step()
-            assert step == 5 or errors[0] != errors[-1] or step == 0
         best = min(range(6), key=lambda e: errors[e])
         assert result.test_error == pytest.approx(tests[best])
         np.testing.assert_allclose(result.egop, egops[best], rtol=1e-2, atol=1e-5)
