@@ -25,7 +25,7 @@ Optimizer = Literal["sgd", "sgd+m", "adadelta", "adagrad", "rmsprop", "adam"]
 MOMENTUM = 0.9
 EPSILON = 1e-8  # by which a rate has to exceed the critical one for a catapult to be counted (section 4)
 SUBSET = 5000  # samples on which the critical rate of a larger training set is estimated (appendix F.4)
-_SIDE = 256  # samples of a large batch at a time: what a chain of layers keeps of them stays in a CPU's cache
+_SIDE = 200  # samples of a large batch at a time: what a chain of layers keeps of them stays in a CPU's cache
 _AT_ONCE = 1024  # samples in a forward pass
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -282,17 +282,38 @@ class _Trainer:
         self.optimizer.step()
 
     def _by_chain_rule(self, x: Tensor, y: Tensor, eta: float) -> float:
-        """A step of plain SGD; a large batch in parts, whose gradients are summed before the weights change."""
+        """A step of plain SGD on linear layers and ReLUs: a large batch in parts, in place where nothing is lost."""
+        modules = [(name, self.model.get_submodule(name)) for name in self.layers.chain]
+        scaled = {name: m.weight.detach() * getattr(m, "scale", 1.0) for name, m in modules if hasattr(m, "weight")}
+        first = min(index for index, (name, _) in enumerate(modules) if name in self.layers.structured)
+        sums = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
         total = 0.0
-        with torch.inference_mode():
-            whole = len(x) <= _SIDE
-            sums = self.parameters if whole else {name: torch.zeros_like(p) for name, p in self.parameters.items()}
-            for part, targets in zip(x.split(_SIDE), y.split(_SIDE), strict=True):
-                linearization = tangent.linearize(self.model, part, self.layers)
-                residual = residual_of(linearization.outputs, targets)
+        with full_precision(), torch.inference_mode():
+            for value, targets in zip(x.split(_SIDE), y.split(_SIDE), strict=True):
+                inputs, own = [], False  # own: nobody else has the latest value
+                for name, module in modules:
+                    inputs.append(value)
+                    if name in scaled:
+                        value, own = nn.functional.linear(value, scaled[name], module.bias), True
+                    elif isinstance(module, nn.ReLU):
+                        value, own = value.relu_() if own else value.relu(), True
+                    else:
+                        value = module(value)
+                residual = residual_of(value, targets)
                 total += residual.square().sum().item()
-                linearization.vjp(residual * (-2 * eta / y.numel()), add_to=sums)
-            if not whole:
-                for name, parameter in self.parameters.items():
-                    parameter.add_(sums[name])
+                delta = residual * (-2 * eta / y.numel())
+                for index in range(len(modules) - 1, first - 1, -1):
+                    name, module = modules[index]
+                    if name not in scaled:
+                        delta.mul_(inputs[index + 1].sign_())  # of a ReLU's output, which the next layer has used
+                        continue
+                    prefix = f"{name}." if name else ""
+                    if (weight := sums.get(f"{prefix}weight")) is not None:
+                        weight.addmm_(delta.T, inputs[index], alpha=getattr(module, "scale", 1.0))
+                    if (bias := sums.get(f"{prefix}bias")) is not None:
+                        bias.add_(delta.sum(0))
+                    if index > first:
+                        delta = delta @ scaled[name]
+            for name, parameter in self.parameters.items():
+                parameter.add_(sums[name])
         return total / y.numel()

@@ -312,7 +312,10 @@ def train(experiments: Sequence[Training], scheduler: str | None, progress: bool
 def describe_task(experiment: Learning, results: list[Trained]) -> str:
     """Data, network, strong model and rule to stop, in words."""
     first = results[0]
-    where = experiment.describe(first.source, first.parameters)
+    source = first.source
+    for seed in getattr(experiment, "seeds", []):  # which are listed elsewhere
+        source = source.replace(f", seed {seed}", "")
+    where = experiment.describe(source, first.parameters)
     sizes = f"Validation and test set have {experiment.n_validation} and {experiment.n_test} samples."
     strong = experiment.strong_model()
     egop = "The EGOP is exact." if strong is None else strong.describe(store.obtain(strong))
