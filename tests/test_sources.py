@@ -226,3 +226,26 @@ def test_debian_package(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(DataUnavailable, match="apt-get is not installed"):
         sources.debian_package("name", tmp_path)
+
+
+def test_an_unchanged_file_is_read_once_and_a_changed_one_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("CATAPULTS_DATA", str(tmp_path))
+    path, reads = tmp_path / "mine.npz", []
+
+    def read(path):
+        reads.append(path)
+        return sources.read_npz(path)
+
+    dataset = sources.own_file("mine")._replace(files={"mine.npz": read})
+
+    def put(value):
+        np.savez(path, images=np.full((2, 1, 1), value, np.uint8), labels=np.array([0, 1]))
+        os.utime(path, ns=(value, value))
+
+    put(1)
+    first, again = sources.in_folder(dataset), sources.in_folder(dataset)
+    assert len(reads) == 1 and first.identity == again.identity
+    put(2)
+    changed = sources.in_folder(dataset)
+    assert len(reads) == 2 and changed.identity != first.identity
+    assert (changed.pools[0].images == 2).all() and (first.pools[0].images == 1).all()

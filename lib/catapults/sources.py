@@ -6,7 +6,9 @@ its decoded images and labels are checked against one recorded sha256, or, for a
 are named after the version that they are. No pickle is ever loaded.
 """
 
+import functools
 import hashlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -194,24 +196,44 @@ def _cache_path(dataset: Dataset) -> Path:
 def _verified(dataset: Dataset, path: Path, read: Callable[[Path], Pools], origin: str) -> Found:
     advice = f"Remove it and run `catapults data fetch {dataset.name}`." if dataset.ways else "Replace it."
     try:
-        pools = read(path)
+        pools, sha256 = _content(path, read)
     except DataCorrupt as error:
         raise DataCorrupt(f"{error}. {advice}") from error
     except Exception as error:  # damaged files make decoders raise almost anything
         raise DataCorrupt(f"{path} cannot be read: {_reason(error)}. {advice}") from error
     if dataset.sha256 is None:
-        return Found(dataset, pools, content_identity(pools), path, origin)
-    sha256 = records_sha256(pools)
+        return Found(dataset, pools, content_identity(pools, sha256), path, origin)
     if sha256 != dataset.sha256:
         hashes = f"its images and labels have sha256 {sha256}, expected {dataset.sha256}"
         raise DataCorrupt(f"{path} is not {dataset.title}: {hashes}. {advice}")
     return Found(dataset, pools, f"sha256:{sha256}", path, origin)
 
 
-def content_identity(pools: Pools) -> str:
+def _content(path: Path, read: Callable[[Path], Pools]) -> tuple[Pools, str]:
+    """What a file holds, and its hash; an ``.npz`` is read again only when it has changed."""
+    if path.suffix != ".npz":  # some data sets have several files
+        return _read_and_hashed(path, read)
+    state = path.stat()
+    return _remembered(path, read, state.st_mtime_ns, state.st_size, state.st_ino)
+
+
+def _read_and_hashed(path: Path, read: Callable[[Path], Pools]) -> tuple[Pools, str]:
+    pools = read(path)
+    return pools, records_sha256(pools)
+
+
+@functools.lru_cache(2)
+def _remembered(path: Path, read: Callable[[Path], Pools], *state: int) -> tuple[Pools, str]:
+    pools, sha256 = _read_and_hashed(path, read)
+    for array in itertools.chain(*pools):
+        array.setflags(write=False)
+    return pools, sha256
+
+
+def content_identity(pools: Pools, sha256: str | None = None) -> str:
     """The identity of content whose hash is not recorded; it tells the pools apart, which their records do not."""
     shapes = " + ".join("x".join(map(str, pool.images.shape)) for pool in pools)
-    return f"sha256:{records_sha256(pools)} of {shapes}"
+    return f"sha256:{sha256 or records_sha256(pools)} of {shapes}"
 
 
 def records_sha256(pools: Pools) -> str:

@@ -13,7 +13,7 @@ from ..experiments.agop_gd import RaisedRun
 from ..experiments.agop_optimizers import TITLES, OptimizerRun
 from ..experiments.agop_sgd import BatchRun
 from ..experiments.learning import Trained, mean_and_deviation, performance_name, performances
-from .base import INK, REST, TOP, TOTAL, canvas
+from .base import INK, REST, TOP, TOTAL, canvas, plain_numbers
 
 _MARKERS = "osv^D*P"
 
@@ -71,6 +71,8 @@ def rates(run: RaisedRun) -> Figure | None:
         above.set(yscale="log", ylabel="training loss")
         below.step(range(len(result.learning_rate)), result.learning_rate, where="post", color=INK, marker="")
         below.set(yscale="log", ylabel="learning rate", xlabel="iteration")
+        for axes in (above, below):
+            plain_numbers(axes.yaxis, *axes.get_ylim())
     loss = result.batch_loss[np.isfinite(result.batch_loss)]
     return save(
         "Training loss and learning rate of the training with most raises.",
@@ -126,14 +128,16 @@ def batch_sizes(run: BatchRun) -> Figure:
                 )
             axes.set(ylabel=label, xscale="log")
         figure.axes[0].set_yscale("symlog", linthresh=1)
+        figure.axes[0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         figure.axes[0].set_ylim(bottom=0)
         if len(e.learning_rates) > 1:
             figure.axes[1].legend()
         figure.axes[2].set(xlabel="batch size", xticks=e.batch_sizes, xticklabels=map(str, e.batch_sizes))
         figure.axes[2].minorticks_off()
+    spread = f"Mean and standard deviation over {len(e.seeds)} seeds" if len(e.seeds) > 1 else "One seed"
     return save(
         f"Number of catapults, {title} and AGOP alignment at the best validation, by batch size (drawn like the "
-        f"paper's Fig. 9). Mean and standard deviation over {len(e.seeds)} seeds.",
+        f"paper's Fig. 9). {spread}.",
         f"Three plots above each other over the batch size, with error bars. {'; '.join(words)}.",
     )
 
@@ -184,7 +188,7 @@ def optimizers(run: OptimizerRun) -> Figure:
 
 def _validation(labelled: dict[str, Trained], dataset: str, note: str, suffix: str = "", log: bool = False) -> Figure:
     title = performance_name(dataset).replace("test", "validation")
-    colours = colormaps["viridis"](np.linspace(0.1, 0.85, len(labelled)))
+    colours = colormaps["viridis"](np.linspace(0.05, 0.75, len(labelled)))
     words = []
     with canvas(f"validation{suffix}", height=3.6) as (figure, save):
         axes = figure.subplots()
@@ -193,10 +197,13 @@ def _validation(labelled: dict[str, Trained], dataset: str, note: str, suffix: s
             style = ("-", "--", "-.", ":")[index % 4]
             _line(axes, result.iterations, curve, color=colours[index], linestyle=style, label=label)
             words.append(f"{label}: from {number(curve[0])} to {number(np.nanmin(curve))} at best")
-        axes.set(xlabel="iteration", ylabel=title, yscale="log" if title == "validation loss" else "linear")
-        if log:
-            second = [r.iterations[1] for r in labelled.values() if len(r.iterations) > 1]
-            axes.set_xscale("symlog", linthresh=min(second, default=1))
+        axes.set(xlabel="iteration", ylabel=title)
+        if title == "validation loss":
+            axes.set_yscale("log")
+            plain_numbers(axes.yaxis, *axes.get_ylim())
+        if log and any(len(result.iterations) > 1 for result in labelled.values()):
+            axes.set_xscale("log")  # from the first look after the start on
+            plain_numbers(axes.xaxis, *axes.get_xlim())
         axes.legend(fontsize=9)
     return save(
         f"{title.capitalize()} along the trainings (drawn like the paper's Figs. 24 and 30). {note}",
