@@ -52,8 +52,9 @@ FIGURES = {  # page -> how many it has
     "gd_catapults-wrn": 3, "gd_catapults-wrn-norm": 3, "gd_catapults-ten": 3, "gd_catapults-ten-cnn": 3,
     "multiple_catapults": 5, "multiple_catapults-cnn": 5,
     "sgd_spikes": 5, "sgd_spikes-shallow": 6, "sgd_spikes-sphere": 4, "sgd_spikes-vit": 4, "match_rates": 1,
+    "agop_gd": 4, "agop_gd-full-rank": 4, "agop_sgd": 2, "agop_sgd-small-rate": 3, "agop_optimizers": 1,
 }  # fmt: skip
-NUMBERS = {"gd_catapults": 1, "multiple_catapults": 2, "sgd_spikes": 3, "match_rates": 3}
+NUMBERS = {"gd_catapults": 1, "multiple_catapults": 2, "sgd_spikes": 3, "match_rates": 3, "agop": 4}
 CHAPTERS = [f"chapters/{name}.html" for name in FIGURES]
 
 

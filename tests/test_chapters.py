@@ -199,6 +199,63 @@ def test_chapter_3_stops_at_an_impossible_batch():
         executed("sgd_spikes", **SMOKE_3 | {"batch_size": 25})
 
 
+def smoke(run: str) -> dict:
+    """The parameters of a run at the preset smoke, without what it is compared with."""
+    return {name: value for name, value in RUNS[run].settings["smoke"].items() if name != "quoted"}
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """Where the trainings of chapter 4 are kept."""
+    monkeypatch.setenv("CATAPULTS_RESULTS", str(tmp_path))
+    return tmp_path
+
+
+def test_chapter_4(results):
+    figures, claims, said = shown(executed("agop_gd", **smoke("agop_gd")))
+    assert list(figures) == ["catapults", "rates", "validation", "pictures"]
+    names = ["catapults", "performance", "alignment", "correlation", "validation", "closer", "small", "schedule"]
+    assert sorted(claims) == sorted(names)
+    assert "The EGOP is exact." in said and "4 trainings" in said
+    assert len(list(results.glob("Training-*.npz"))) == 4
+
+
+def test_chapter_4_where_nothing_is_to_be_learned(results):
+    _, claims, _ = shown(executed("agop_gd", **smoke("agop_gd-full-rank")))
+    assert sorted(claims) == ["catapults", "no_alignment", "no_better", "schedule"]
+
+
+@pytest.mark.usefixtures("usps")
+def test_chapter_4_on_images(results):
+    figures, _, said = shown(executed("agop_gd", **smoke("agop_gd-usps")))
+    assert list(figures) == ["catapults", "rates", "validation"]
+    assert "A strong model stands for the true function" in said and "test samples right" in said
+    assert len(list(results.glob("StrongModel-*.npz"))) == 1
+
+
+def test_chapter_4_with_batches(results):
+    quoted = {"alignment_5": 0.95, "test_loss_5": 0.42, "settings": {"n_train": 2000}}
+    values = smoke("agop_sgd-small-rate") | {"seeds": [0], "quoted": quoted}
+    figures, claims, said = shown(executed("agop_sgd", **values))
+    assert list(figures) == ["batch-sizes", "validation", "validation-small"]
+    assert {"catapults", "performance", "alignment", "small_catapults", "small_spread", "table_5"} <= claims.keys()
+    assert claims["table_5"]["verdict"] == "not compared"  # at another size than the paper's
+    assert "6 trainings" in said
+    again = shown(executed("agop_sgd", **values))
+    assert "6 taken from earlier ones" in again[2] and again[1] == claims
+
+
+def test_chapter_4_with_optimisers(results):
+    figures, claims, said = shown(executed("agop_optimizers", **smoke("agop_optimizers")))
+    assert list(figures) == ["optimizers"] and sorted(claims) == ["pearson", "spearman"]
+    assert "7 trainings" in said and "RMSprop" in figures["optimizers"]["alt"]
+
+
+def test_chapter_4_stops_at_an_impossible_batch():
+    with pytest.raises(CellExecutionError, match="batch_sizes = .*: allowed are 1 to n_train = 64"):
+        executed("agop_sgd", **smoke("agop_sgd") | {"batch_sizes": [5, 65]})
+
+
 class TestRuns:
     @pytest.mark.parametrize("preset", runs.PRESETS)
     @pytest.mark.parametrize("name", RUNS)
@@ -220,16 +277,20 @@ class TestRuns:
     def test_the_note_at_the_top_leaves_long_values_to_the_parameters(self):
         run = RUNS["match_rates"]
         text = page_of(run, run.chapter.notebook, RUNS, "laptop").cells[0].source
-        assert "`search` (shown with the parameters)" in text and "`steps = 200` (there: `300`)" in text
+        ours, theirs = run.departures("laptop")["steps"]
+        assert "`search` (shown with the parameters)" in text and f"`steps = {ours}` (there: `{theirs}`)" in text
         assert "In the paper: table 2." in text and "rises_above" not in text
 
     def test_each_figure_has_a_page(self):
         figures = ["2", "3a", "3b", "4a", "4b", "13a", "13b", "17a", "17b", "18a", "18b"]
         figures += [f"{number}{panel}" for number in (7, 14, 15, 16, 20, 21) for panel in "abcd"]
+        figures += [f"{number}{panel}" for number in (8, 9, 10, 11, 24, 25, 29, 30, 31) for panel in "abcd"]
+        figures += [f"{number}{panel}" for number in (27, 32) for panel in "abc"]
+        figures += ["26", "28", "33a", "33b", "34a", "34b"]
         figures += ["5", "6a", "6b", "12a", "12b", "12c", "19a", "19b", "22a", "22b", "22c", "23a", "23b"]
         there = {figure for run in RUNS.values() for figure in run.figures}
         assert not set(figures) - there
-        assert {table for run in RUNS.values() for table in run.tables} == {"2"}
+        assert {table for run in RUNS.values() for table in run.tables} == {"1", "2", "3"}
 
     def test_no_run_is_larger_than_the_papers(self):
         for run in RUNS.values():
