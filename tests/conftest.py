@@ -6,6 +6,7 @@ import os
 import threading
 from pathlib import Path
 
+import hypothesis
 import jaxtyping
 import pytest
 import torch
@@ -13,6 +14,9 @@ import torch
 HOOK = jaxtyping.install_import_hook("catapults", "beartype.beartype")
 
 from catapults import data, sources  # noqa: E402  (after the hook)
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # no test fails because a machine is slow
+hypothesis.settings.load_profile("untimed")
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
