@@ -9,7 +9,7 @@ from ..display import Text, number, table
 from ..experiments.agop_gd import RaisedRun
 from ..experiments.learning import Trained, performance_name, performances
 from .base import Claim, Claims, verdict
-from .correlation import STRONG, decimals, pearson, percent_or_loss, signed, spearman
+from .correlation import STRONG, decimals, percent_or_loss, signed, spearman, together
 
 FULL_RANK = "full-rank"
 SAME = 0.05  # relative difference of a test performance, and difference of an alignment, that counts as none
@@ -19,13 +19,17 @@ def claims(run: RaisedRun) -> Claims:
     """The claims of section 4 and appendix D for one run."""
     full = run.experiment.dataset == FULL_RANK
     found = {"catapults": _catapults(run)}
+    theirs = "learning the EGOP strongly correlates with test performance (section 4)"
+    every = [*run.raised, *([run.small] if run.small is not None else [])]
     if full:
         found |= {"no_better": _no_better(run), "no_alignment": _no_alignment(run)}
     else:
         found |= {
             "performance": _follows(run, "performance"),
             "alignment": _follows(run, "alignment"),
-            "correlation": _correlation(run),
+            "correlation": together(
+                every, run.experiment.dataset, "learning the EGOP strongly correlates with test performance (section 4)"
+            ),
             "validation": _follows(run, "validation"),
         }
         if run.experiment.strong is None:
@@ -133,22 +137,6 @@ def _closer(run: RaisedRun) -> Claim:
 
 def _catapults_of(count: float | int) -> str:
     return "no catapult" if count == 0 else f"{count:.0f} catapult{'s' * (count != 1)}"
-
-
-def _correlation(run: RaisedRun) -> Claim:
-    every = [*run.raised, *([run.small] if run.small is not None else [])]
-    values, alignments = performances(every, run.experiment.dataset), [r.alignment for r in every]
-    r, rank = pearson(alignments, values), spearman(alignments, values)
-    title = performance_name(run.experiment.dataset)
-    return Claim(
-        f"AGOP alignment and {title} go together",
-        "learning the EGOP strongly correlates with test performance (section 4)",
-        f"Pearson {signed(r)}, Spearman {signed(rank)}",
-        f"both at most −{STRONG:g}",
-        verdict(None if math.isnan(rank) else max(r, rank) <= -STRONG),
-        f"Over the {len(every)} trainings the correlation of alignment and {title} is {signed(r)} (Pearson) and "
-        f"{signed(rank)} (Spearman).",
-    )
 
 
 def _small(run: RaisedRun) -> Claim:

@@ -8,9 +8,9 @@ import numpy as np
 
 from ..display import Text, number, table
 from ..experiments.agop_sgd import BatchRun
-from ..experiments.learning import Rate, mean_and_deviation, performance_name, performances
+from ..experiments.learning import Rate, mean_and_deviation, performance_name
 from .base import Claim, Claims, verdict
-from .correlation import STRONG, decimals, pearson, percent_or_loss, plus_minus, signed, spearman
+from .correlation import STRONG, decimals, percent_or_loss, plus_minus, signed, spearman, together
 
 ALIGNMENT, LOSS = 0.03, 0.1  # tolerances of Table 1
 
@@ -18,11 +18,13 @@ ALIGNMENT, LOSS = 0.03, 0.1  # tolerances of Table 1
 def claims(run: BatchRun, quoted: Mapping[str, Any]) -> Claims:
     """The claims of section 4 for one run; ``quoted`` holds the paper's Table 1 as ``alignment_5``, ``test_loss_5``."""
     large = run.experiment.learning_rates[0]
+    every = [result for size in run.experiment.batch_sizes for result in run.of(large, size)]
+    theirs = "smaller batches improve the test performance through the alignment (section 4)"
     found = {
         "catapults": _trend(run, large, "catapults", -1),
         "performance": _trend(run, large, "test", 1),
         "alignment": _trend(run, large, "alignment", -1),
-        "correlation": _correlation(run, large),
+        "correlation": together(every, run.experiment.dataset, theirs),
         "validation": _trend(run, large, "validation", 1),
     }
     if len(run.experiment.learning_rates) > 1:
@@ -100,22 +102,6 @@ def _trend(run: BatchRun, rate: Rate, what: str, sign: int) -> Claim:
         verdict(holds),
         f"At the rate {_rate(rate)} the {title} by batch size is {listed}.",
         ("figure 30", "figure 31") if what == "validation" else (),
-    )
-
-
-def _correlation(run: BatchRun, rate: Rate) -> Claim:
-    results = [r for size in run.experiment.batch_sizes for r in run.of(rate, size)]
-    values, alignments = performances(results, run.experiment.dataset), [r.alignment for r in results]
-    r, rank = pearson(alignments, values), spearman(alignments, values)
-    title = performance_name(run.experiment.dataset)
-    return Claim(
-        f"AGOP alignment and {title} go together",
-        "smaller batches improve the test performance through the alignment (section 4)",
-        f"Pearson {signed(r)}, Spearman {signed(rank)}",
-        f"both at most −{STRONG:g}",
-        verdict(None if math.isnan(rank) else max(r, rank) <= -STRONG),
-        f"Over its {len(results)} trainings the correlation of alignment and {title} is {signed(r)} (Pearson) and "
-        f"{signed(rank)} (Spearman).",
     )
 
 

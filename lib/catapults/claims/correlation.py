@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from ..experiments.learning import Trained, performance_name, performances
+from .base import Claim, verdict
+
 STRONG = 0.7  # of a correlation
 Numbers = Sequence[float | int] | Float[np.ndarray, " n"]
 
@@ -32,6 +35,22 @@ def _correlation(a: Numbers, b: Numbers, of: Callable[[np.ndarray], np.ndarray] 
 def _ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     below, equal = values[:, None] > values, values[:, None] == values
     return below.sum(1) + (equal.sum(1) + 1) / 2
+
+
+def together(results: Sequence[Trained], dataset: str, paper: str) -> Claim:
+    """The claim that alignment and test performance correlate over some trainings; ``paper``: what it says of that."""
+    values, alignments = performances(results, dataset), [result.alignment for result in results]
+    r, rank = pearson(alignments, values), spearman(alignments, values)
+    title = performance_name(dataset)
+    return Claim(
+        f"AGOP alignment and {title} go together",
+        paper,
+        f"Pearson {signed(r)}, Spearman {signed(rank)}",
+        f"both at most −{STRONG:g}",
+        verdict(None if math.isnan(rank) else max(r, rank) <= -STRONG),
+        f"Over {len(results)} trainings the correlation of alignment and {title} is {signed(r)} (Pearson) and "
+        f"{signed(rank)} (Spearman).",
+    )
 
 
 def signed(value: float) -> str:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pydantic import field_validator, model_validator
 
 from .. import schedules
-from ..display import Text, number
+from ..display import Text
 from ..schedules import Schedule
-from ..sweep import Sweep, check_scheduler
+from ..sweep import Sweep
 from .base import PositiveInt
-from .learning import Learning, Rate, Scale, Trained, Training, describe_task, train
+from .learning import LearningSweep, Rate, Scale, Trained, Training, describe_task, told, train
 
 
-class RaisedRates(Learning):
+class RaisedRates(LearningSweep):
     """Gradient descent from one initialisation with the first rate of a schedule, with the first two, and so on; with
     the paper's own schedule where that is another one; and from a small initialisation (section 4, appendix D)."""
 
@@ -22,19 +22,12 @@ class RaisedRates(Learning):
     critical_every: PositiveInt
     small_scale: Scale | None  # sigma of the small initialisation; None: there is none
     small_learning_rate: Rate | None
-    scheduler: str | None
 
     @field_validator("learning_rate", "literal_schedule")
     @classmethod
     def _steps(cls, value: str | None, info) -> str | None:
         if value is not None:
             schedules.check(value, info.field_name, Schedule.parse)
-        return value
-
-    @field_validator("scheduler")
-    @classmethod
-    def _address(cls, value: str | None) -> str | None:
-        check_scheduler(value)
         return value
 
     @model_validator(mode="after")
@@ -86,7 +79,7 @@ class RaisedRun:
 
     def describe(self) -> Text:
         """What was trained on what, in words."""
-        e, first = self.experiment, self.raised[0]
+        e = self.experiment
         rate = e.learning_rate.replace("eta_crit", "η_crit")
         lowered = sum(_lowered(result) for result in self.raised[1:])
         text = (
@@ -100,11 +93,7 @@ class RaisedRun:
         if self.small is not None:
             rate = str(e.small_learning_rate).replace("eta_crit", "η_crit")
             text += f" The small initialisation has σ = {e.small_scale:g} and the learning rate {rate}."
-        seconds = sum(result.seconds for result in [*self.raised, self.literal, self.small] if result is not None)
-        return Text(
-            f"{text}\n\n{self.sweep.describe()} They take {number(seconds)} s of one core.",
-            {"kind": "data", "source": first.source},
-        )
+        return told(text, self.sweep, [*self.raised, self.literal, self.small])
 
 
 def _lowered(result: Trained) -> bool:

@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import Field, field_validator, model_validator
 
-from ..display import Text, number
-from ..sweep import Sweep, check_scheduler
+from ..display import Text
+from ..sweep import Sweep
 from .base import PositiveInt
-from .learning import Learning, Seeds, Trained, Training, describe_task, performances, train
+from .learning import LearningSweep, Seeds, Trained, Training, describe_task, performances, told, train
 
 TITLES = {
     "gd": "GD",
@@ -23,14 +23,13 @@ TITLES = {
 }
 
 
-class Optimizers(Learning):
+class Optimizers(LearningSweep):
     """The same network trained by several optimisers, from several seeds each (section 4)."""
 
     rates: Annotated[dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=2)]
     batch_size: PositiveInt  # of all but GD
     seed: ClassVar[int] = 0  # each training has one of the seeds
     seeds: Seeds
-    scheduler: str | None
 
     @field_validator("rates")
     @classmethod
@@ -38,12 +37,6 @@ class Optimizers(Learning):
         for name in value:
             if name not in TITLES:
                 raise ValueError(f"rates = {value!r}: {name!r} is no optimiser; allowed are {', '.join(TITLES)}")
-        return value
-
-    @field_validator("scheduler")
-    @classmethod
-    def _address(cls, value: str | None) -> str | None:
-        check_scheduler(value)
         return value
 
     @model_validator(mode="after")
@@ -103,8 +96,4 @@ class OptimizerRun:
             f"replacement until all had their turn; GD takes all. Seeds {', '.join(map(str, e.seeds))}. {converged} of "
             f"{len(results)} trainings reach that loss, {diverged} diverge."
         )
-        seconds = sum(r.seconds for r in results)
-        return Text(
-            f"{text}\n\n{self.sweep.describe()} They take {number(seconds)} s of one core.",
-            {"kind": "data", "source": results[0].source},
-        )
+        return told(text, self.sweep, results)

@@ -9,12 +9,12 @@ from pydantic import Field, field_validator, model_validator
 
 from .. import schedules
 from ..display import Text, number
-from ..sweep import Sweep, check_scheduler
+from ..sweep import Sweep
 from .base import PositiveInt
-from .learning import Learning, Rate, Seeds, Trained, Training, describe_task, performances, train
+from .learning import LearningSweep, Rate, Seeds, Trained, Training, describe_task, performances, told, train
 
 
-class BatchSizes(Learning):
+class BatchSizes(LearningSweep):
     """SGD at one or several rates, with several batch sizes, from several seeds each (section 4, appendix E)."""
 
     learning_rates: Annotated[list[Rate], Field(min_length=1)]
@@ -23,19 +23,12 @@ class BatchSizes(Learning):
     critical_every: PositiveInt
     seed: ClassVar[int] = 0  # each training has one of the seeds
     seeds: Seeds
-    scheduler: str | None
 
     @field_validator("learning_rates")
     @classmethod
     def _readable(cls, value: list[Rate]) -> list[Rate]:
         for index, rate in enumerate(value):
             schedules.check(rate, f"learning_rates[{index}]")
-        return value
-
-    @field_validator("scheduler")
-    @classmethod
-    def _address(cls, value: str | None) -> str | None:
-        check_scheduler(value)
         return value
 
     @model_validator(mode="after")
@@ -117,8 +110,4 @@ class BatchRun:
             f"{' and '.join(rates)}. Batches are {sampling}; a batch of {e.n_train} is gradient descent. Seeds "
             f"{', '.join(map(str, e.seeds))}; each draws data, initial weights and batches. {ends}"
         )
-        seconds = sum(r.seconds for r in results)
-        return Text(
-            f"{text}\n\n{self.sweep.describe()} They take {number(seconds)} s of one core.",
-            {"kind": "data", "source": results[0].source},
-        )
+        return told(text, self.sweep, results)

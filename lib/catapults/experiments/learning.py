@@ -15,9 +15,9 @@ from torch import Tensor
 from .. import catapult, data, generalization, models, schedules, store
 from ..agop import agop, alignment
 from ..data import Split
-from ..display import number
+from ..display import Text, number
 from ..generalization import Optimizer
-from ..sweep import Sweep, sweep
+from ..sweep import Sweep, check_scheduler, sweep
 from .base import Experiment, NetworkExperiment, ParameterError, PositiveInt
 
 CORNER = 10  # rows and columns of an AGOP that are kept (Fig. 26)
@@ -205,6 +205,18 @@ class Learning(NetworkExperiment):
         return Training.create(**own | plain | values)
 
 
+class LearningSweep(Learning):
+    """Several trainings on one task."""
+
+    scheduler: str | None  # the address of a Dask cluster; None: processes of this machine
+
+    @field_validator("scheduler")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        check_scheduler(value)
+        return value
+
+
 class Training(Learning):
     """One training, from the initial weights to the test at the best validation."""
 
@@ -323,6 +335,14 @@ def describe_task(experiment: Learning, results: list[Trained]) -> str:
     if experiment.patience is not None:
         stop += f", or {experiment.patience} evaluations after the best one"
     return f"{where} {sizes} {egop} {stop}; the loss is looked at every {experiment.evaluate_every} steps."
+
+
+def told(text: str, swept: Sweep, results: Sequence[Trained | None]) -> Text:
+    """A description with what became of its trainings, which carries where their data come from."""
+    made = [result for result in results if result is not None]
+    seconds = number(sum(result.seconds for result in made))
+    told = f"{text}\n\n{swept.describe()} They take {seconds} s of one core."
+    return Text(told, {"kind": "data", "source": made[0].source})
 
 
 def performance_name(dataset: str) -> str:
