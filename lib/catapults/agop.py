@@ -7,7 +7,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from .precision import full_precision
-from .tangent import add_gram, mirrored, refuse_unsuitable_layers
+from .tangent import add_gram, flat_outputs, mirrored, refuse_unsuitable_layers
 
 _NUMBERS = 2**24  # of input gradients at a time (64 MiB in float32)
 _SAMPLES = 1024  # at a time, at most: what a forward and backward pass keeps grows with them
@@ -32,7 +32,7 @@ def agop(model: nn.Module, inputs: Shaped[Tensor, "n ..."]) -> Float[Tensor, "d 
     with full_precision(), torch.enable_grad():
         for part in inputs.detach().split(max(1, min(_SAMPLES, _NUMBERS // d))):
             x = part.clone().requires_grad_()
-            by_output = _flat_outputs(model, x).sum(0).split(1)
+            by_output = flat_outputs(model(x), len(x)).sum(0).split(1)
             for index, output in enumerate(by_output):
                 (gradient,) = torch.autograd.grad(output, x, retain_graph=index + 1 < len(by_output))
                 add_gram(total, gradient.reshape(len(x), d).T, 1 / len(inputs))
@@ -57,19 +57,11 @@ def _unit(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     return scaled / scaled.square().sum().sqrt()
 
 
-def _flat_outputs(model: nn.Module, x: Tensor) -> Float[Tensor, "n c"]:
-    outputs = model(x)
-    if not isinstance(outputs, Tensor) or outputs.dim() == 0 or len(outputs) != len(x):
-        found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise ValueError(f"model: its output for {len(x)} samples is {found}; allowed is a tensor ({len(x)}, ...)")
-    return outputs.reshape(len(x), -1)
-
-
 def _refuse_mixing(model: nn.Module, inputs: Tensor) -> None:
     """Raise ``ValueError`` if an output depends on another sample than its own, by a trial run with two."""
     with full_precision(), torch.enable_grad():
         probe = torch.stack([inputs[0], inputs[-1]]).detach().requires_grad_()
-        outputs = _flat_outputs(model, probe)
+        outputs = flat_outputs(model(probe), len(probe))
         if not outputs.requires_grad:
             raise ValueError("model: its outputs are not differentiable in its inputs; allowed are outputs that are")
         (gradient,) = torch.autograd.grad(outputs[0].sum(), probe)

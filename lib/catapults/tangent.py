@@ -132,7 +132,7 @@ def layers(model: nn.Module, inputs: Shaped[Tensor, "n ..."]) -> Layers:
     }
     with full_precision(), torch.enable_grad():
         with _captured(candidates) as calls:
-            outputs = _flat_outputs(model(probe), 2)
+            outputs = flat_outputs(model(probe), 2)
         wrt = [*(call.edge for call in calls), *([probe] if probe.requires_grad else [])]
         by_sample = [
             torch.autograd.grad(output.sum(), wrt, allow_unused=True, retain_graph=True) if wrt else ()
@@ -140,7 +140,7 @@ def layers(model: nn.Module, inputs: Shaped[Tensor, "n ..."]) -> Layers:
         ]
     mixes = [_mixes(*pair) for pair in zip(*by_sample, strict=True)]
     with full_precision(), torch.no_grad():
-        alone = torch.cat([_flat_outputs(model(sample[None]), 1) for sample in probe])
+        alone = torch.cat([flat_outputs(model(sample[None]), 1) for sample in probe])
     if not torch.isfinite(outputs).all():
         raise ValueError("model: its outputs are not finite; allowed are weights and inputs that give finite ones")
     same = (alone - outputs).abs().max() <= 1e-3 * alone.abs().max()
@@ -180,7 +180,7 @@ def linearize(model: nn.Module, inputs: Shaped[Tensor, "n ..."], known_layers: L
     with full_precision(), torch.enable_grad():
         with _captured(modules) as calls:
             outputs = model(inputs)
-        flat = _flat_outputs(outputs, n)
+        flat = flat_outputs(outputs, n)
         if sorted(call.name for call in calls) != sorted(plan.structured):
             raise ValueError("known_layers: the model called other layers than in the trial run of `layers`")
         derivatives = _derivatives(flat, [call.edge for call in calls])
@@ -733,7 +733,8 @@ def _own_trainable(module: nn.Module) -> dict[str, Tensor]:
     return {name: p for name, p in module._parameters.items() if p is not None and p.requires_grad}
 
 
-def _flat_outputs(outputs: Tensor, n: int) -> Float[Tensor, "n c"]:
+def flat_outputs(outputs: Tensor, n: int) -> Float[Tensor, "n c"]:
+    """The model's outputs for n samples as a matrix. Raises ``ValueError`` unless they are a tensor (n, ...)."""
     if not isinstance(outputs, Tensor) or outputs.dim() == 0 or len(outputs) != n:
         shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise ValueError(f"model: its output for {n} samples is {shape}; allowed is a tensor of shape ({n}, ...)")
