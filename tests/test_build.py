@@ -314,14 +314,14 @@ class TestSeveralAtATime:
         assert lines.index("last: executing") > max(lines.index(f"{name}: executing") for name in ("one", "two"))
 
     def test_the_rest_has_its_turn_when_a_process_of_the_build_dies(self, tmp_path):
-        """The kernel's parent, once; then the mark is there and the cell does nothing."""
+        """The one that started the kernel, once; then the mark is there and the cell does nothing."""
         mark = tmp_path / "mark"
         kill = f"""
-import os, pathlib, signal
+import multiprocessing, os, pathlib, signal
 mark = pathlib.Path({str(mark)!r})
 if not mark.exists():
     mark.touch()
-    os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(multiprocessing.parent_process().pid, signal.SIGKILL)
 """
         root = project(tmp_path, {"deadly": notebook(kill), "other": notebook("width")})
         lines = said(root, jobs=2)

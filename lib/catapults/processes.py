@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
@@ -49,7 +48,7 @@ def pool(number: int) -> Iterator[ProcessPoolExecutor]:
     """
     others = multiprocessing.active_children()
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(number, context, _begin, (os.getpid(),)) as executor:
+    with ProcessPoolExecutor(number, context, _begin) as executor:
         try:
             yield executor
         except BaseException:
@@ -60,13 +59,17 @@ def pool(number: int) -> Iterator[ProcessPoolExecutor]:
             raise
 
 
-def _begin(parent: int) -> None:
-    """In a worker: leave interrupts to the parent, and end with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def end_with_parent() -> None:
+    """In a process that multiprocessing has started: end when the one that has started it does."""
 
     def follow() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+        multiprocessing.parent_process().join()
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+
+
+def _begin() -> None:
+    """In a worker: leave interrupts to the parent, and end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()

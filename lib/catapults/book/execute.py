@@ -15,6 +15,7 @@ import papermill
 
 from .. import data, fingerprint, models, provenance
 from ..processes import environment
+from . import kernels
 from .chapter import Chapter
 
 
@@ -54,6 +55,7 @@ def execute(
                 None,
                 dict(parameters),
                 kernel_name="python3",
+                kernel_manager_class=kernels.Manager,
                 cwd=str(chapter.path.parent),
                 progress_bar=progress,
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # no remarks on how kernel and client talk

@@ -32,7 +32,8 @@ def execute_all(
     """The results by name; ``runs`` are those of the folder ``chapters``.
 
     ``jobs`` runs are executed at a time and share the cores; by default as many as there are cores, four at most, or
-    one where there is an accelerator. A run that has to be ``alone`` comes last and has all cores.
+    one where there is an accelerator. A run that is ``long`` comes first; one that has to be ``alone`` comes last and
+    has all cores.
     """
     jobs = jobs or _default_jobs()
     results: dict[str, Result] = {}
@@ -44,7 +45,7 @@ def execute_all(
             results[run.name] = execute(run.name, run.chapter, run.settings[preset], preset, store, force)
             _say_result(run.name, results[run.name], time.monotonic() - started, say)
 
-    together = [run for run in runs.values() if not run.alone]
+    together = sorted((run for run in runs.values() if not run.alone), key=lambda run: not run.long)
     with threads(max(1, torch.get_num_threads() // jobs)):
         if jobs == 1:
             one_by_one(together)

@@ -30,6 +30,7 @@ class _Entry(BaseModel):
     figures: list[str]
     tables: list[str] = []
     note: str = ""
+    long: bool = False
     alone: bool = False
     quoted: dict[str, float] = {}
     parameters: dict[str, Any] = {}
@@ -62,8 +63,9 @@ class _UniqueKeys(yaml.SafeLoader):
 class Run:
     """One page of the book: a chapter with parameters. ``settings`` are all parameters under each preset.
 
-    ``figures`` and ``tables`` are those of the paper that it corresponds to: none for a run of our own. ``alone``: no
-    other run is executed meanwhile.
+    ``figures`` and ``tables`` are those of the paper that it corresponds to: none for a run of our own. ``long``: it
+    is executed before the others, so that these are not done long before it. ``alone``: no other run is executed
+    meanwhile.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Run:
     figures: tuple[str, ...]
     tables: tuple[str, ...]
     note: str
+    long: bool
     alone: bool
     settings: Mapping[str, Mapping[str, Any]]
 
@@ -164,7 +167,7 @@ def load(folder: Path) -> dict[str, Run]:
             except ParameterError as error:
                 problems += [f"{path}: run {name!r}, preset {preset!r}: {line}" for line in str(error).splitlines()]
         shown = tuple(entry.figures), tuple(entry.tables)
-        runs[name] = Run(name, chapter, entry.title, *shown, entry.note, entry.alone, settings)
+        runs[name] = Run(name, chapter, entry.title, *shown, entry.note, entry.long, entry.alone, settings)
     lacking = chapters.keys() - runs.keys()
     problems += [f"{path}: chapter {name!r} has no run of its own name, its main page" for name in sorted(lacking)]
     if problems:
