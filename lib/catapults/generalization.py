@@ -247,7 +247,8 @@ class _Trainer:
     def critical_rate(self) -> float:
         """n / ||K|| on the training set, or on its first samples."""
         linearization = tangent.linearize(self.model, self.inputs[:SUBSET], self.layers)
-        kernel = linearization.kernel() if linearization.kernel_fits() else linearization
+        single = len(linearization) == len(linearization.outputs)  # with c outputs the kernel costs c^2 as much
+        kernel = linearization.kernel() if single and linearization.kernel_fits() else linearization
         pairs = top_eigenpairs(kernel, 1, self.start)
         self.start = pairs.start
         return tangent.critical_rate(pairs.values[-1].item(), len(linearization))

@@ -7,10 +7,9 @@ run itself.
 import functools
 import multiprocessing
 import os
-import pkgutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -18,23 +17,13 @@ import torch
 from jupyter_client import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
-from .. import claims, experiments, figures, fingerprint
+from .. import fingerprint
 from ..processes import end_with_parent, environment
 
 _VARIABLES = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # as a kernel has it before it imports anything
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # of IPython's debugger, which would warn of Python's frozen modules
 }
-_MODULES = (
-    "catapults.book.cli",  # which each process imports that is started from the command
-    "catapults.provenance",
-    # and what kernel, PyTorch and matplotlib import when they are first used:
-    "IPython.core.oinspect",
-    "ipykernel.debugger",
-    "ipykernel.kernelapp",
-    "matplotlib.backends.backend_svg",
-    "torch.fx.experimental.symbolic_shapes",
-)
 
 
 class Manager(AsyncKernelManager):
@@ -97,12 +86,7 @@ def _library() -> dict[str, str]:
 def _library_of_server() -> dict[str, str]:
     """Start the server from which this process's kernels are forked, and say what the library was just before."""
     library = _library()
-    forkserver.set_forkserver_preload([*_MODULES, *_for_chapters()])
+    forkserver.set_forkserver_preload(["catapults.book.preloaded"])
     with environment(_VARIABLES):
         forkserver.ensure_running()
     return library
-
-
-def _for_chapters() -> Iterator[str]:
-    for package in (claims, experiments, figures):
-        yield from (module.name for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."))
