@@ -14,6 +14,7 @@ _TOLERANCE = (
 )
 _ROUNDING = 30  # times machine precision times ||K||: what no residual gets below
 _EXTRA = 5  # vectors beyond those asked for
+_EXTRA_UNFORMED = 1  # the same where each costs passes through the network
 _NOISE = 0.1  # in the scout
 _STALLED = (
     1e-2  # residual beside ||K|| of an iteration that ran out of numbers: values too large or too small for the type
@@ -106,7 +107,8 @@ def _subspace_iteration(kernel: Kernel, top: int, start: Tensor | None) -> Eigen
     found by a scout: a vector multiplied by the kernel once in each search, never quite free of noise.
     ``None`` without convergence.
     """
-    width = top + _EXTRA + 1  # the last one is a scout: it looks for what the others miss
+    extra = _EXTRA if isinstance(kernel, Tensor) else _EXTRA_UNFORMED
+    width = top + extra + 1  # the last one is a scout: it looks for what the others miss
     noise = torch.randn(len(kernel), width, generator=torch.Generator().manual_seed(0)).to(kernel.device, kernel.dtype)
     basis = _orthonormal(noise if start is None else torch.cat([start[:, -width:], noise], 1)[:, :width])
     images = kernel @ basis

@@ -26,7 +26,7 @@ MOMENTUM = 0.9
 EPSILON = 1e-8  # by which a rate has to exceed the critical one for a catapult to be counted (section 4)
 SUBSET = 5000  # samples on which the critical rate of a larger training set is estimated (appendix F.4)
 _SIDE = 200  # samples of a large batch at a time: what a chain of layers keeps of them stays in a CPU's cache
-_AT_ONCE = 1024  # samples in a forward pass
+_AT_ONCE = 256  # samples in a forward pass, for the same reason
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd+m": lambda parameters, lr: torch.optim.SGD(parameters, lr, momentum=MOMENTUM),
@@ -48,7 +48,7 @@ class Fit:
     batch_loss: Float[np.ndarray, " T"]  # before each step: for gradient descent the training loss
     learning_rate: Float[np.ndarray, " T"]
     iterations: Int[np.ndarray, " e"]
-    training_loss: Float[np.ndarray, " e"]
+    training_loss: Float[np.ndarray, " e"]  # NaN where nobody asked for it
     validation_loss: Float[np.ndarray, " e"]
     validation_error: Float[np.ndarray, " e"]  # the fraction of wrong classes; NaN for regression
     steps_above: Int[np.ndarray, " e"]
@@ -76,7 +76,7 @@ def fit(
     optimizer: Optimizer = "sgd",
     replacement: bool = False,
     seed: int = 0,
-    stop_below: float = 1e-3,
+    stop_below: float | None = 1e-3,
     evaluate_every: int = 1,
     critical_every: int | None = 1,
     settle: int | None = None,
@@ -88,8 +88,9 @@ def fit(
     ``learning_rate``: what :func:`catapults.schedules.parse` reads. ``batch_size``: all samples make gradient descent.
     ``classes``: how many the targets stand for, of which the error is counted; ``None`` for regression.
     ``replacement``: as in :func:`catapults.sgd.stochastic_gradient_descent`. ``stop_below``: end when the loss of the
-    training set is below, which is looked at every ``evaluate_every`` steps. ``critical_every``: measure the batch's
-    critical rate every that many steps; in between it counts as unchanged; ``None`` means never. ``settle``: that many
+    training set is below, which is looked at every ``evaluate_every`` steps; ``None`` means not to look.
+    ``critical_every``: measure the batch's critical rate every that many steps; in between it counts as unchanged;
+    ``None`` means never. ``settle``: that many
     steps after the last change of the rate a rate that exceeds the critical one is lowered to half of that, whenever it
     is measured (appendix F.4: "to avoid extra catapults"); for gradient descent. ``patience``: end after that many
     evaluations without a better one.
@@ -114,8 +115,8 @@ def fit(
     if settle is not None and (batch_size != n or critical_every is None or isinstance(rates, Cyclical)):
         allowed = "allowed for gradient descent with critical_every and no cycles of the rate, else None"
         raise ValueError(f"settle = {settle!r}: {allowed}")
-    if not 0 <= stop_below < math.inf:
-        raise ValueError(f"stop_below = {stop_below!r}: allowed are numbers of at least 0")
+    if stop_below is not None and not 0 <= stop_below < math.inf:
+        raise ValueError(f"stop_below = {stop_below!r}: allowed are numbers of at least 0 and None")
     if len(validation) == 0:
         raise ValueError("validation: holds no sample; allowed is at least one")
     if rates.last >= steps:
@@ -134,13 +135,13 @@ def fit(
     for iteration in tqdm(range(steps + 1), desc="training", disable=None if progress else True, leave=False):
         try:
             if iteration == steps or iteration % evaluate_every == 0:
-                loss = mean_squared_error(model, training)
+                loss = math.nan if stop_below is None else mean_squared_error(model, training)
                 evaluations.append((iteration, loss, *performance(model, validation, classes), above))
-                if not all(math.isfinite(value) for value in evaluations[-1][1:3]):
+                if not math.isfinite(evaluations[-1][2]) or (stop_below is not None and not math.isfinite(loss)):
                     raise NotFinite
                 if best_weights is None or _score(evaluations[-1], classes) < _score(evaluations[best], classes):
                     best, best_weights = len(evaluations) - 1, copy.deepcopy(model.state_dict())
-                converged = loss < stop_below
+                converged = stop_below is not None and loss < stop_below
                 tired = patience is not None and len(evaluations) - 1 - best >= patience
                 if converged or tired or iteration == steps:
                     break
@@ -240,6 +241,9 @@ class _Trainer:
         self.model, self.inputs, self.targets = model, training.inputs, training.targets
         self.layers = tangent.layers(model, training.inputs)
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.chain = [_Layer.of(model, name) for name in self.layers.chain]
+        trained = [index for index, name in enumerate(self.layers.chain) if name in self.layers.structured]
+        self.first = min(trained, default=0)  # layer of the chain
         # the rate is set before each step
         self.optimizer = None if optimizer == "sgd" else _OPTIMIZERS[optimizer](self.parameters.values(), lr=1.0)
         self.start = None
@@ -257,12 +261,12 @@ class _Trainer:
         """One step; returns the batch's loss before it and, where ``measured``, the batch's critical rate."""
         x, y = self.inputs[batch], self.targets[batch]
         if measured:
-            with torch.inference_mode(bool(self.layers.chain)):
+            with torch.inference_mode(bool(self.chain)):
                 linearization = tangent.linearize(self.model, x, self.layers)
                 residual = residual_of(linearization.outputs, y)
                 norm, _ = linearization.norm_and_vjp(residual * (-2 * eta / y.numel()), add_to=self.parameters)
             return residual.square().mean().item(), tangent.critical_rate(norm, y.numel())
-        if self.layers.chain and self.optimizer is None:
+        if self.chain and self.optimizer is None:
             return self._by_chain_rule(x, y, eta), None
         with full_precision():
             loss = residual_of(self.model(x), y).square().mean()
@@ -283,38 +287,59 @@ class _Trainer:
         self.optimizer.step()
 
     def _by_chain_rule(self, x: Tensor, y: Tensor, eta: float) -> float:
-        """A step of plain SGD on linear layers and ReLUs: a large batch in parts, in place where nothing is lost."""
-        modules = [(name, self.model.get_submodule(name)) for name in self.layers.chain]
-        scaled = {name: m.weight.detach() * getattr(m, "scale", 1.0) for name, m in modules if hasattr(m, "weight")}
-        first = min(index for index, (name, _) in enumerate(modules) if name in self.layers.structured)
-        sums = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
+        """A step of plain SGD on linear layers and ReLUs: a large batch in parts, in place where nothing is lost.
+
+        The sums over the parts are transposed, which makes their products faster.
+        """
+        sums = {name: p.new_zeros(p.shape[::-1]) for name, p in self.parameters.items() if len(x) > _SIDE}
+        changed = sums or self.parameters
         total = 0.0
         with full_precision(), torch.inference_mode():
             for value, targets in zip(x.split(_SIDE), y.split(_SIDE), strict=True):
                 inputs, own = [], False  # own: nobody else has the latest value
-                for name, module in modules:
+                for layer in self.chain:
                     inputs.append(value)
-                    if name in scaled:
-                        value, own = nn.functional.linear(value, scaled[name], module.bias), True
-                    elif isinstance(module, nn.ReLU):
+                    if layer.linear:
+                        value, own = nn.functional.linear(value, layer.module.weight).mul_(layer.scale), True
+                        if layer.module.bias is not None:
+                            value.add_(layer.module.bias)
+                    elif type(layer.module) is nn.ReLU:
                         value, own = value.relu_() if own else value.relu(), True
                     else:
-                        value = module(value)
+                        value = layer.module(value)
                 residual = residual_of(value, targets)
                 total += residual.square().sum().item()
-                delta = residual * (-2 * eta / y.numel())
-                for index in range(len(modules) - 1, first - 1, -1):
-                    name, module = modules[index]
-                    if name not in scaled:
-                        delta.mul_(inputs[index + 1].sign_())  # of a ReLU's output, which the next layer has used
-                        continue
-                    prefix = f"{name}." if name else ""
-                    if (weight := sums.get(f"{prefix}weight")) is not None:
-                        weight.addmm_(delta.T, inputs[index], alpha=getattr(module, "scale", 1.0))
-                    if (bias := sums.get(f"{prefix}bias")) is not None:
-                        bias.add_(delta.sum(0))
-                    if index > first:
-                        delta = delta @ scaled[name]
-            for name, parameter in self.parameters.items():
-                parameter.add_(sums[name])
+                delta, output = residual * (-2 * eta / y.numel()), value
+                for index in range(len(self.chain) - 1, self.first - 1, -1):
+                    layer, value = self.chain[index], inputs[index]
+                    if not layer.linear:
+                        delta.mul_(output.sign_())  # of a ReLU, whose output the next layer has used
+                    else:
+                        if (bias := changed.get(layer.bias)) is not None:
+                            bias.add_(delta.sum(0))
+                        delta.mul_(layer.scale)
+                        below = delta @ layer.module.weight if index > self.first else delta  # before it changes
+                        if (weight := changed.get(layer.weight)) is not None:
+                            weight.addmm_(*((value.T, delta) if sums else (delta.T, value)))
+                        delta = below
+                    output = value
+            for name, change in sums.items():
+                self.parameters[name].add_(change.t())
         return total / y.numel()
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A module of a chain, with the names of its parameters."""
+
+    module: nn.Module
+    linear: bool
+    scale: float
+    weight: str
+    bias: str
+
+    @classmethod
+    def of(cls, model: nn.Module, name: str) -> "_Layer":
+        module, prefix = model.get_submodule(name), f"{name}." if name else ""
+        linear = isinstance(module, nn.Linear)
+        return cls(module, linear, getattr(module, "scale", 1.0), f"{prefix}weight", f"{prefix}bias")

@@ -92,6 +92,7 @@ class StrongModel(Experiment):
             classes=classes,
             optimizer="adam",
             seed=self.seed,
+            stop_below=None,
             evaluate_every=max(1, self.steps // 20),
             critical_every=None,
             progress=progress,
