@@ -54,7 +54,7 @@ def test_which_trainings_there_are():
     assert len(trainings) == 2 * 4 * 2
     for (rate, size, seed), training in trainings.items():
         assert (training.learning_rate, training.batch_size, training.seed) == (rate, size, seed)
-        assert training.critical_every == (3 if size <= 500 else 300)
+        assert training.critical_every == (3 if size <= 500 else 600)
         assert training.evaluate_every == {5: 400, 500: 50, 501: 50, 2000: 50}[size]  # an epoch of 400 steps
         assert training.replacement and training.settle is None and training.optimizer == "sgd"
 

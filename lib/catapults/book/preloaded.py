@@ -16,6 +16,8 @@ for name in (
     "ipykernel.debugger",
     "ipykernel.kernelapp",
     "matplotlib.backends.backend_svg",
+    "seaborn",
+    "torch._dynamo",
     "torch.fx.experimental.symbolic_shapes",
 ):
     import_module(name)

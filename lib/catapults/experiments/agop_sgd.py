@@ -46,14 +46,14 @@ class BatchSizes(LearningSweep):
 
     def trainings(self) -> dict[tuple[Rate, int, int], Training]:
         """By learning rate, batch size and seed. Each is evaluated every ``evaluate_every`` steps, or after an epoch
-        where that is longer; for batches above 500 a hundredth of the steps has its critical rate measured, as it
+        where that is longer; for batches above 500 one step in 200 has its critical rate measured, as it
         changes little there and costs most."""
         return {
             (rate, size, seed): self.training(
                 learning_rate=rate,
                 batch_size=size,
                 replacement=self.replacement,
-                critical_every=self.critical_every if size <= 500 else 100 * self.critical_every,
+                critical_every=self.critical_every if size <= 500 else 200 * self.critical_every,
                 evaluate_every=max(self.evaluate_every, self.n_train // size),
                 seed=seed,
             )
