@@ -46,8 +46,8 @@ class BatchSizes(LearningSweep):
 
     def trainings(self) -> dict[tuple[Rate, int, int], Training]:
         """By learning rate, batch size and seed. Each is evaluated every ``evaluate_every`` steps, or after an epoch
-        where that is longer; for batches above 500 one step in 200 has its critical rate measured, as it
-        changes little there and costs most."""
+        where that is longer; for batches above 500 one step in 200 has its critical rate measured, as it changes little
+        there and costs most."""
         return {
             (rate, size, seed): self.training(
                 learning_rate=rate,
