@@ -260,6 +260,12 @@ class TestTheEnd:
         assert result.training_loss[-1] < 0.01 and (result.training_loss[:-1] >= 0.01).all()
         assert (np.diff(result.iterations) == 7).all() and len(result.batch_loss) == result.iterations[-1]
 
+    def test_a_training_loss_that_nobody_asks_for(self):
+        looked, unlooked = (fit(*problem(), 0.3, B, 5, stop_below=goal) for goal in (0.0, None))
+        assert np.isnan(unlooked.training_loss).all() and not unlooked.converged and not unlooked.diverged
+        assert unlooked.validation_loss.tolist() == looked.validation_loss.tolist() and unlooked.best == looked.best
+        assert fit(*problem(), 1e6, B, 50, stop_below=None).diverged
+
     def test_already_there(self):
         result = fit(*problem(), 0.1, B, 5, stop_below=1e3)
         assert result.converged and len(result.batch_loss) == 0 and result.iterations.tolist() == [0]
@@ -398,7 +404,7 @@ def test_parameters_that_are_not_trained_stay():
         ({"settle": 3}, "settle = 3: allowed for gradient descent with critical_every"),
         ({"settle": 3, "batch_size": N, "critical_every": None}, "settle = 3: allowed for gradient descent"),
         ({"settle": 3, "batch_size": N, "learning_rate": "1 .. 2, 2"}, "settle = 3: .* no cycles of the rate"),
-        ({"stop_below": -0.1}, "stop_below = -0.1: allowed are numbers of at least 0"),
+        ({"stop_below": -0.1}, "stop_below = -0.1: allowed are numbers of at least 0 and None"),
         ({"stop_below": math.nan}, "stop_below = nan"),
         ({"stop_below": math.inf}, "stop_below = inf"),
         ({"validation": Split(torch.rand(0, 7), torch.rand(0))}, "validation: holds no sample"),

@@ -90,10 +90,9 @@ def fit(
     ``replacement``: as in :func:`catapults.sgd.stochastic_gradient_descent`. ``stop_below``: end when the loss of the
     training set is below, which is looked at every ``evaluate_every`` steps; ``None`` means not to look.
     ``critical_every``: measure the batch's critical rate every that many steps; in between it counts as unchanged;
-    ``None`` means never. ``settle``: that many
-    steps after the last change of the rate a rate that exceeds the critical one is lowered to half of that, whenever it
-    is measured (appendix F.4: "to avoid extra catapults"); for gradient descent. ``patience``: end after that many
-    evaluations without a better one.
+    ``None`` means never. ``settle``: that many steps after the last change of the rate a rate that exceeds the critical
+    one is lowered to half of that, whenever it is measured (appendix F.4: "to avoid extra catapults"); for gradient
+    descent. ``patience``: end after that many evaluations without a better one.
 
     The critical rate that multiples refer to is that of the training set, or of its first 5,000 samples.
     Divergence ends the run early and is recorded.
