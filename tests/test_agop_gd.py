@@ -152,6 +152,7 @@ class TestARun:
             assert part in said.markdown
         assert said.content == {"kind": "data", "source": run.raised[0].source}
         assert run.literal.diverged and claims(run)["schedule"].ours.startswith("diverges at iteration ")
+        assert "schedule training diverges at iteration " in claims(run)["schedule"].sentence
         assert_readable(said, training_table(run), *claims(run).values())
         for draw in (figures.catapults, figures.validation, figures.rates, figures.pictures):
             assert_drawn(draw, run)

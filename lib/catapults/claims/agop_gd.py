@@ -204,5 +204,5 @@ def _schedule(run: RaisedRun) -> Claim:
         end,
         "none",
         verdict(not literal.diverged if theirs else None),
-        f"With {'the paper’s schedule' if theirs else 'this schedule'} {end}.",
+        f"With {'the paper’s schedule' if theirs else 'this schedule'} {'training ' if literal.diverged else ''}{end}.",
     )
