@@ -40,13 +40,21 @@ def marks(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def local_cluster():
     """Two workers with a process each."""
     with (
         processes.environment({"PYTHONPATH": str(HERE)}),
         distributed.LocalCluster(2, threads_per_worker=1, processes=True, dashboard_address=None) as local,
     ):
         yield local
+
+
+@pytest.fixture
+def cluster(local_cluster):
+    """It has both workers again, where the test before has killed one."""
+    with distributed.Client(local_cluster, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
+    return local_cluster
 
 
 def bits(results: list) -> list[bytes]:
