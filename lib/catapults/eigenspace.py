@@ -92,7 +92,7 @@ def spectrum(kernel: Float[Tensor, "m m"]) -> Eigenpairs:
 def largest_eigenvalue(kernel: Float[Tensor, "m m"]) -> float:
     """Of a small symmetric matrix, of which the lower triangle is read. Raises :class:`NotFinite`."""
     try:
-        value = torch.linalg.eigh(kernel.cpu()).eigenvalues.tolist()[-1]
+        value = torch.linalg.eigvalsh(kernel.cpu()).tolist()[-1]
     except torch.linalg.LinAlgError:
         value = math.nan
     if not math.isfinite(value):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import schedules, sgd, tangent
+from .chain import Chain
 from .checks import whole_number
 from .data import Split
 from .eigenspace import NotFinite, top_eigenpairs
@@ -25,8 +26,7 @@ Optimizer = Literal["sgd", "sgd+m", "adadelta", "adagrad", "rmsprop", "adam"]
 MOMENTUM = 0.9
 EPSILON = 1e-8  # by which a rate has to exceed the critical one for a catapult to be counted (section 4)
 SUBSET = 5000  # samples on which the critical rate of a larger training set is estimated (appendix F.4)
-_SIDE = 200  # samples of a large batch at a time: what a chain of layers keeps of them stays in a CPU's cache
-_AT_ONCE = 256  # samples in a forward pass, for the same reason
+_AT_ONCE = 256  # samples in a forward pass: what it keeps of them stays in a CPU's cache
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd+m": lambda parameters, lr: torch.optim.SGD(parameters, lr, momentum=MOMENTUM),
@@ -240,9 +240,9 @@ class _Trainer:
         self.model, self.inputs, self.targets = model, training.inputs, training.targets
         self.layers = tangent.layers(model, training.inputs)
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.chain = [_Layer.of(model, name) for name in self.layers.chain]
-        trained = [index for index, name in enumerate(self.layers.chain) if name in self.layers.structured]
-        self.first = min(trained, default=0)  # layer of the chain
+        self.chain = None
+        if self.layers.chain and optimizer == "sgd" and training.targets.numel() == len(training):
+            self.chain = Chain(model, self.layers)
         # the rate is set before each step
         self.optimizer = None if optimizer == "sgd" else _OPTIMIZERS[optimizer](self.parameters.values(), lr=1.0)
         self.start = None
@@ -260,13 +260,13 @@ class _Trainer:
         """One step; returns the batch's loss before it and, where ``measured``, the batch's critical rate."""
         x, y = self.inputs[batch], self.targets[batch]
         if measured:
-            with torch.inference_mode(bool(self.chain)):
+            with torch.inference_mode(bool(self.layers.chain)):
                 linearization = tangent.linearize(self.model, x, self.layers)
                 residual = residual_of(linearization.outputs, y)
                 norm, _ = linearization.norm_and_vjp(residual * (-2 * eta / y.numel()), add_to=self.parameters)
             return residual.square().mean().item(), tangent.critical_rate(norm, y.numel())
-        if self.chain and self.optimizer is None:
-            return self._by_chain_rule(x, y, eta), None
+        if self.chain is not None:
+            return self.chain.step(x, y, eta), None
         with full_precision():
             loss = residual_of(self.model(x), y).square().mean()
             gradient = torch.autograd.grad(loss, list(self.parameters.values()))
@@ -284,61 +284,3 @@ class _Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = eta
         self.optimizer.step()
-
-    def _by_chain_rule(self, x: Tensor, y: Tensor, eta: float) -> float:
-        """A step of plain SGD on linear layers and ReLUs: a large batch in parts, in place where nothing is lost.
-
-        The sums over the parts are transposed, which makes their products faster.
-        """
-        sums = {name: p.new_zeros(p.shape[::-1]) for name, p in self.parameters.items() if len(x) > _SIDE}
-        changed = sums or self.parameters
-        total = 0.0
-        with full_precision(), torch.inference_mode():
-            for value, targets in zip(x.split(_SIDE), y.split(_SIDE), strict=True):
-                inputs, own = [], False  # own: nobody else has the latest value
-                for layer in self.chain:
-                    inputs.append(value)
-                    if layer.linear:
-                        value, own = nn.functional.linear(value, layer.module.weight).mul_(layer.scale), True
-                        if layer.module.bias is not None:
-                            value.add_(layer.module.bias)
-                    elif type(layer.module) is nn.ReLU:
-                        value, own = value.relu_() if own else value.relu(), True
-                    else:
-                        value = layer.module(value)
-                residual = residual_of(value, targets)
-                total += residual.square().sum().item()
-                delta, output = residual * (-2 * eta / y.numel()), value
-                for index in range(len(self.chain) - 1, self.first - 1, -1):
-                    layer, value = self.chain[index], inputs[index]
-                    if not layer.linear:
-                        delta.mul_(output.sign_())  # of a ReLU, whose output the next layer has used
-                    else:
-                        if (bias := changed.get(layer.bias)) is not None:
-                            bias.add_(delta.sum(0))
-                        delta.mul_(layer.scale)
-                        below = delta @ layer.module.weight if index > self.first else delta  # before it changes
-                        if (weight := changed.get(layer.weight)) is not None:
-                            weight.addmm_(*((value.T, delta) if sums else (delta.T, value)))
-                        delta = below
-                    output = value
-            for name, change in sums.items():
-                self.parameters[name].add_(change.t())
-        return total / y.numel()
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """A module of a chain, with the names of its parameters."""
-
-    module: nn.Module
-    linear: bool
-    scale: float
-    weight: str
-    bias: str
-
-    @classmethod
-    def of(cls, model: nn.Module, name: str) -> "_Layer":
-        module, prefix = model.get_submodule(name), f"{name}." if name else ""
-        linear = isinstance(module, nn.Linear)
-        return cls(module, linear, getattr(module, "scale", 1.0), f"{prefix}weight", f"{prefix}bias")

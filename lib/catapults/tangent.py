@@ -312,7 +312,7 @@ class _Structured:
 
     @property
     def scale(self) -> float:
-        return getattr(self.module, "scale", 1.0)
+        return scale_of(self.module)
 
     @cached_property
     def _names(self) -> dict[str, str]:
@@ -657,22 +657,39 @@ def _linearize_chain(model: nn.Module, inputs: Tensor, plan: Layers) -> Lineariz
     modules = attrgetter(*plan.chain)(model) if len(plan.chain) > 1 else (model.get_submodule(*plan.chain),)
     parts = []
     with full_precision(), torch.no_grad():
-        values = [inputs.detach()]
+        values, own = [inputs.detach()], False  # own: nothing else needs the latest value
         for module in modules:
-            values.append(values[-1].relu() if type(module) is nn.ReLU else module.forward(values[-1]))
+            value = values[-1]
+            if type(module) is nn.ReLU:
+                values.append(value.relu_() if own else value.relu())
+            else:
+                values.append(apply_linear(module, value) if type(module) in _LINEAR else module.forward(value))
+            own = type(module) in _LINEAR
         n, c = values[-1].shape
         D = torch.eye(c, dtype=values[-1].dtype, device=inputs.device)  # the same for all samples at first
         backwards = zip(reversed(plan.chain), reversed(modules), reversed(values[:-1]), reversed(values), strict=False)
         while len(parts) < len(plan.structured):
             name, module, A, output = next(backwards)
             if type(module) is nn.ReLU:
-                D = D * output.sign()[:, None]
+                slope = output.sign()[:, None]
+                D = D.mul_(slope) if D.dim() == 3 else slope.mul_(D) if c == 1 else slope * D
                 continue
             if name in plan.structured:
                 parts.append(LinearPart(name, module, A, D.expand(n, c, -1)))
             if len(parts) < len(plan.structured):
-                D = (D @ module.weight).mul_(getattr(module, "scale", 1.0))
+                D = (D @ module.weight).mul_(scale_of(module))
     return Linearization(values[-1], parts[::-1], plan)
+
+
+def apply_linear(layer: nn.Linear, inputs: Float[Tensor, "n in"]) -> Float[Tensor, "n out"]:
+    """The outputs of one of the linear layers, scale and bias included, in one pass over them."""
+    bias = inputs.new_zeros(1) if layer.bias is None else layer.bias
+    return torch.addmm(bias, inputs, layer.weight.T, beta=int(layer.bias is not None), alpha=scale_of(layer))
+
+
+def scale_of(layer: nn.Module) -> float:
+    """That of the NTK parameterisation; 1 for PyTorch's own layers."""
+    return getattr(layer, "scale", 1.0)
 
 
 def _structured_part(call: "_Call", module: nn.Module, D: Tensor, n: int) -> _Structured:
