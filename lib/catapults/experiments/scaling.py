@@ -105,7 +105,7 @@ class Scaling(Experiment):
         return ScalingRun(self, device, points, n, compared, time.perf_counter() - started)
 
     def _measured(self, network: "Network", n: int) -> "Point":
-        """Rounds in turn from the same weights, as many as the seconds allow; a first one warms up and is left out."""
+        """Rounds in turn from the same weights, as many as the seconds allow; a plain step before them warms up."""
         model, inputs, targets = copy.deepcopy(network.model), network.inputs[:n], network.targets[:n]
         start = copy.deepcopy(model.state_dict())
         linearization = tangent.linearize(model, inputs)
@@ -118,7 +118,7 @@ class Scaling(Experiment):
             plain = plain_steps(model, inputs, targets, eta)
             return plain, warm, [cold], [_seconds(lambda: linearization @ vector, inputs.device)]
 
-        one_round()
+        plain_steps(model, inputs, targets, 0.0, steps=1)
         fewest, most = _ROUNDS
         until, rounds = time.perf_counter() + self.seconds, []
         while len(rounds) < fewest or (len(rounds) < most and time.perf_counter() < until):
