@@ -454,7 +454,9 @@ class TestRefusals:
             tangent.tangent_kernel(nn.Sequential(nn.Linear(4, 8), nn.Dropout(), nn.Linear(8, 1)), torch.randn(5, 4))
 
     @pytest.mark.parametrize(
-        "mix", [lambda x: x - x.mean(0), lambda x: x.cumsum(0), lambda x: x.flip(0), nn.functional.dropout], ids=str
+        "mix",
+        [lambda x: x - x.mean(0), lambda x: x.cumsum(0), lambda x: x.flip(0), nn.functional.dropout],
+        ids=["mean", "sum", "order", "chance"],
     )
     def test_own_layers_that_mix_samples_or_are_random(self, mix):
         class Mixing(nn.Module):

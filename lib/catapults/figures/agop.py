@@ -129,6 +129,7 @@ def batch_sizes(run: BatchRun) -> Figure:
             axes.set(ylabel=label, xscale="log")
         figure.axes[0].set_yscale("symlog", linthresh=1)
         figure.axes[0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        figure.axes[0].margins(y=0.1)
         figure.axes[0].set_ylim(bottom=0)
         if len(e.learning_rates) > 1:
             figure.axes[1].legend()
@@ -164,6 +165,7 @@ def optimizers(run: OptimizerRun) -> Figure:
         axes = figure.subplots()
         of = [TITLES[name] for name in run.experiment.rates for _ in run.experiment.seeds]
         measured = {name: run.measured(name) for name in run.experiment.rates}
+        sizes = dict(zip(dict.fromkeys(of), np.geomspace(340, 60, len(measured)), strict=True))  # none hides another
         sns.scatterplot(
             x=np.concatenate([values["alignment"] for values in measured.values()]),
             y=np.concatenate([values["test"] for values in measured.values()]),
@@ -171,14 +173,15 @@ def optimizers(run: OptimizerRun) -> Figure:
             style=of,
             palette=sns.color_palette("colorblind", len(measured)),
             markers=list(_MARKERS[: len(measured)]),
-            s=70,
+            size=of,
+            sizes=sizes,
             ax=axes,
         )
         for name, values in measured.items():
             means = [mean_and_deviation(values[what])[0] for what in ("alignment", "test")]
             words.append(f"{TITLES[name]} {_number(means[0])} and {_number(means[1])}")
         axes.set(xlabel="AGOP alignment", ylabel=title)
-        axes.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.legend(fontsize=9, labelspacing=0.9, loc="center left", bbox_to_anchor=(1, 0.5))
     return save(
         f"{title.capitalize()} against AGOP alignment, a mark for each optimiser and seed (drawn like the paper's "
         "Fig. 11).",
