@@ -1,8 +1,9 @@
 """The top eigenspace of a tangent kernel, followed along a run by warm-started subspace iteration."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -84,15 +85,22 @@ def top_eigenpairs(
 def spectrum(kernel: Float[Tensor, "m m"]) -> Eigenpairs:
     """All eigenpairs of a symmetric matrix. Raises :class:`NotFinite`."""
     _check_finite(kernel)
-    if kernel.device.type == "mps":  # which has no eigensolver
-        return Eigenpairs(*(part.to(kernel.device) for part in torch.linalg.eigh(kernel.cpu())))
-    return Eigenpairs(*torch.linalg.eigh(kernel))
+    pairs = _decomposed(torch.linalg.eigh, kernel.cpu() if kernel.device.type == "mps" else kernel)  # MPS has none
+    return Eigenpairs(*(part.to(kernel) for part in pairs))
+
+
+def _decomposed(solver: Callable, kernel: Float[Tensor, "m m"]) -> Any:
+    """In double precision where LAPACK does not converge in single: with many rows of zeros it can fail."""
+    try:
+        return solver(kernel)
+    except torch.linalg.LinAlgError:
+        return solver(kernel.cpu().double())
 
 
 def largest_eigenvalue(kernel: Float[Tensor, "m m"]) -> float:
     """Of a small symmetric matrix, of which the lower triangle is read. Raises :class:`NotFinite`."""
     try:
-        value = torch.linalg.eigvalsh(kernel.cpu()).tolist()[-1]
+        value = _decomposed(torch.linalg.eigvalsh, kernel.cpu())[-1].item()
     except torch.linalg.LinAlgError:
         value = math.nan
     if not math.isfinite(value):

@@ -682,9 +682,9 @@ def _linearize_chain(model: nn.Module, inputs: Tensor, plan: Layers) -> Lineariz
 
 
 def apply_linear(layer: nn.Linear, inputs: Float[Tensor, "n in"]) -> Float[Tensor, "n out"]:
-    """The outputs of one of the linear layers, scale and bias included, in one pass over them."""
-    bias = inputs.new_zeros(1) if layer.bias is None else layer.bias
-    return torch.addmm(bias, inputs, layer.weight.T, beta=int(layer.bias is not None), alpha=scale_of(layer))
+    """The layer's outputs, those of its ``forward`` to the last bit, without copies."""
+    outputs = F.linear(inputs, layer.weight).mul_(scale_of(layer))
+    return outputs if layer.bias is None else outputs.add_(layer.bias)
 
 
 def scale_of(layer: nn.Module) -> float:
