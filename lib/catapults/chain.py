@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .precision import full_precision
-from .tangent import Layers, apply_linear, scale_of
+from .tangent import Layers, scale_of, values_along
 from .training import residual_of
 
 _SIDE = 200  # samples of a large batch at a time: what the layers keep of them stays in a CPU's cache
@@ -54,7 +54,7 @@ class Chain:
             sums = self._links if small else [link.zeros() for link in self._links]
             loss = 0.0
             for x, y in zip(inputs.split(_SIDE), targets.split(_SIDE), strict=True):
-                values = self._forward(x)
+                values = values_along((link.module for link in self._links), x)
                 residual = residual_of(values[-1], y)
                 loss += residual.square().sum().item()
                 waiting = self._backward(values, residual * (-2 * eta / len(targets)), sums, small)
@@ -69,17 +69,6 @@ class Chain:
                         if p is not None:
                             p.add_(of_p)
         return loss / len(targets)
-
-    def _forward(self, value: Tensor) -> list[Tensor]:
-        """What enters each module, and the output; ReLUs overwrite what a linear layer has given."""
-        values, own = [value], False
-        for link in self._links:
-            if link.linear:
-                value, own = apply_linear(link.module, value), True
-            else:
-                value = value.relu_() if own else link.module(value)
-            values.append(value)
-        return values
 
     def _backward(
         self, values: list[Tensor], v: Float[Tensor, "n 1"], sums: list[_Link], small: bool

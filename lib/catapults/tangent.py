@@ -15,7 +15,7 @@ vectors instead.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -657,14 +657,7 @@ def _linearize_chain(model: nn.Module, inputs: Tensor, plan: Layers) -> Lineariz
     modules = attrgetter(*plan.chain)(model) if len(plan.chain) > 1 else (model.get_submodule(*plan.chain),)
     parts = []
     with full_precision(), torch.no_grad():
-        values, own = [inputs.detach()], False  # own: nothing else needs the latest value
-        for module in modules:
-            value = values[-1]
-            if type(module) is nn.ReLU:
-                values.append(value.relu_() if own else value.relu())
-            else:
-                values.append(apply_linear(module, value) if type(module) in _LINEAR else module.forward(value))
-            own = type(module) in _LINEAR
+        values = values_along(modules, inputs.detach())
         n, c = values[-1].shape
         D = torch.eye(c, dtype=values[-1].dtype, device=inputs.device)  # the same for all samples at first
         backwards = zip(reversed(plan.chain), reversed(modules), reversed(values[:-1]), reversed(values), strict=False)
@@ -681,10 +674,24 @@ def _linearize_chain(model: nn.Module, inputs: Tensor, plan: Layers) -> Lineariz
     return Linearization(values[-1], parts[::-1], plan)
 
 
-def apply_linear(layer: nn.Linear, inputs: Float[Tensor, "n in"]) -> Float[Tensor, "n out"]:
-    """The layer's outputs, those of its ``forward`` to the last bit, without copies."""
-    outputs = F.linear(inputs, layer.weight).mul_(scale_of(layer))
-    return outputs if layer.bias is None else outputs.add_(layer.bias)
+def values_along(modules: Iterable[nn.Module], inputs: Tensor) -> list[Tensor]:
+    """What enters each module of a chain, and its output; ReLUs overwrite what a linear layer has given.
+
+    They are what the modules' ``forward`` gives, to the last bit, without copies.
+    """
+    values, own = [inputs], False  # own: nothing else needs the latest value
+    for module in modules:
+        value, linear = values[-1], type(module) in _LINEAR
+        if linear:
+            value = F.linear(value, module.weight).mul_(scale_of(module))
+            value = value if module.bias is None else value.add_(module.bias)
+        elif own:
+            value = value.relu_()
+        else:
+            value = module.forward(value)
+        values.append(value)
+        own = linear
+    return values
 
 
 def scale_of(layer: nn.Module) -> float:
