@@ -3,13 +3,14 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Any
 
 import psutil
-import torch
 
 
 @contextmanager
@@ -30,6 +31,8 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
 @contextmanager
 def threads(number: int) -> Iterator[None]:
     """PyTorch's threads, here and in the processes that are started inside."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -40,23 +43,45 @@ def threads(number: int) -> Iterator[None]:
 
 
 @contextmanager
-def pool(number: int) -> Iterator[ProcessPoolExecutor]:
-    """So many processes, spawned: a fork of a process that has used OpenMP can hang.
+def pool(number: int, main: bool = False) -> Iterator[Callable[..., Future]]:
+    """The ``submit`` of so many processes, spawned: a fork of a process that has used OpenMP can hang.
 
     They leave interrupts to this process and end with it, whatever becomes of it. Where the block ends by an exception,
-    they are killed with all that they have started.
+    they are killed with all that they have started. ``main``: whether they import this process's main module, which a
+    script without ``if __name__ == "__main__":`` must not have.
     """
     others = multiprocessing.active_children()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(number, context, _begin) as executor:
+
+        def submit(*call: Any) -> Future:
+            with nullcontext() if main else _hidden_main():
+                return executor.submit(*call)  # which is when a process is started
+
         try:
-            yield executor
+            yield submit
         except BaseException:
             for worker in set(multiprocessing.active_children()).difference(others):
                 with suppress(psutil.NoSuchProcess):
                     for process in [*psutil.Process(worker.pid).children(recursive=True), worker]:
                         process.kill()
             raise
+
+
+@contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Processes that are started inside do not import the main module."""
+    main, hidden = sys.modules["__main__"], {}
+    for name in ("__spec__", "__file__"):
+        if hasattr(main, name):
+            hidden[name] = getattr(main, name)
+            delattr(main, name)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        for name, value in hidden.items():
+            setattr(main, name, value)
 
 
 def end_with_parent() -> None:
