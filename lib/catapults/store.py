@@ -17,7 +17,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from . import data, fingerprint, models, provenance, sources
+from . import data, fingerprint, models, provenance
+from .data.folders import cache_folder
 from .processes import threads
 
 FOLDER = "CATAPULTS_RESULTS"
@@ -49,7 +50,7 @@ class Experiment(Protocol):
 def folder(default: Path | None = None) -> Path:
     """The absolute path of the folder with the results: ``CATAPULTS_RESULTS``, else ``default``, else in the cache."""
     named = os.environ.get(FOLDER)
-    return (Path(named).expanduser() if named else default or sources.cache_folder() / "results").absolute()
+    return (Path(named).expanduser() if named else default or cache_folder() / "results").absolute()
 
 
 def surroundings(experiment: Experiment) -> dict[str, Any]:
