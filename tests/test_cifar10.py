@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pooch
 import pytest
-from catapults import data, sources
-from catapults.cifar10 import BATCHES, CIFAR_10, _pickled_batch
+from catapults import data
+from catapults.data import finding, npz
+from catapults.data.cifar10 import BATCHES, CIFAR_10, _pickled_batch
 from conftest import missing
 from PIL import Image
 from samples import empty_folders, same
@@ -23,8 +24,8 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def cifar(cifar10) -> sources.Found:
-    return sources.obtain(CIFAR_10)
+def cifar(cifar10) -> finding.Found:
+    return finding.obtain(CIFAR_10)
 
 
 @pytest.fixture(scope="session")
@@ -83,8 +84,8 @@ def test_cifar_2(cifar):
         data.load("cifar-2", 10_001)
 
 
-def check_folder(cifar: sources.Found, file: str) -> None:
-    found = sources.obtain(CIFAR_10)
+def check_folder(cifar: finding.Found, file: str) -> None:
+    found = finding.obtain(CIFAR_10)
     assert file in found.origin and found.identity == cifar.identity
     for pool, expected in zip(found.pools, cifar.pools, strict=True):
         assert np.array_equal(pool.images, expected.images) and np.array_equal(pool.labels, expected.labels)
@@ -92,7 +93,7 @@ def check_folder(cifar: sources.Found, file: str) -> None:
 
 def test_cifar_from_npz(cifar, cifar_folder):
     arrays = [array for pool in cifar.pools for array in pool]
-    np.savez(cifar_folder / "cifar10.npz", **dict(zip(sources.ARRAYS, arrays, strict=True)))
+    np.savez(cifar_folder / "cifar10.npz", **dict(zip(npz.ARRAYS, arrays, strict=True)))
     check_folder(cifar, "cifar10.npz")
 
 

@@ -4,12 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from catapults import data, fingerprint
+from catapults import fingerprint
 from catapults.fingerprint import library_files
 
 
 def test_imports_are_followed():
-    package = Path(data.__file__).parent
+    package = Path(fingerprint.__file__).parent
 
     def names(code):
         return {path.relative_to(package).with_suffix("").as_posix() for path in library_files([code])}

@@ -80,15 +80,3 @@ def _unpacked(path: Path) -> Any:
         words = json.loads(file["words"].item())
     splits = (data.Split(tensors[f"{name}_inputs"], tensors[f"{name}_targets"]) for name in _SETS)
     return data.Task(words["name"], *splits, tensors.get("egop"), words["source"], words["identity"])
-
-
-def digest(task: Any) -> str:
-    """The sha256 of all tensors of a task; empty where there is none."""
-    if task is None:
-        return ""
-    tensors = [t for name in _SETS for t in (getattr(task, name).inputs, getattr(task, name).targets)]
-    found = hashlib.sha256()
-    for tensor in [*tensors, task.egop]:
-        array = np.zeros(0) if tensor is None else tensor.numpy()
-        found.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
-    return found.hexdigest()

@@ -44,7 +44,9 @@ def size(network: Network) -> tuple[float, float]:
     channels = 1 if base in _SIDE else 3
     w, depth, pixels = float(network.width), network.depth, side**2
     if network.architecture == "fcn":
-        inputs = _VECTOR if network.image_size is None and base.startswith(("rank", "full", "sphere")) else channels * pixels
+        inputs = (
+            _VECTOR if network.image_size is None and base.startswith(("rank", "full", "sphere")) else channels * pixels
+        )
         parameters = inputs * w + (depth - 2) * w * w + w
         return parameters, parameters
     if network.architecture == "cnn":

@@ -64,7 +64,9 @@ def read(path: Path, kind: type) -> tuple[Any, dict[str, Any]]:
             raise ValueError(f"its arrays take {position} bytes, and {len(raw)} are there")
         return _put_together(kind, "", said["values"], arrays), said
     except Exception as error:  # of any kind, if the file is damaged
-        raise Damaged(f"{path}: damaged ({type(error).__name__}: {error}); delete it, or get it back from git") from None
+        raise Damaged(
+            f"{path}: damaged ({type(error).__name__}: {error}); delete it, or get it back from git"
+        ) from None
 
 
 def check(kind: type, result: Any) -> None:
@@ -90,7 +92,9 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
     except FileNotFoundError:
         raise
     except Exception as error:  # of any kind, if the file is damaged
-        raise Damaged(f"{path}: damaged ({type(error).__name__}: {error}); delete it, or get it back from git") from None
+        raise Damaged(
+            f"{path}: damaged ({type(error).__name__}: {error}); delete it, or get it back from git"
+        ) from None
 
 
 def _taken_apart(result: Any, prefix: str = "") -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = Path(__file__).parents[1]
-_VALUES = ("__init__.py", "experiments/", "compute/__init__.py")  # say what is computed, and are in the key themselves
+_LEFT_OUT = (
+    "__init__.py",
+    "experiments/",  # say what is computed, and are in the key themselves
+    "compute/__init__.py",
+    *(f"data/{name}" for name in ("__init__", "names", "folders", "finding", "downloads", "npz", "dataset")),
+    *(f"data/{name}" for name in ("cifar10", "svhn", "usps", "celeba", "fashion_mnist")),  # whose tensors have a hash
+)
 _VERSION_DEPENDENT = {"type_params", "type_comment", "kind", "ctx"}
 _version = functools.cache(importlib.metadata.version)
 
@@ -82,7 +88,7 @@ def _reached(start: Path) -> list[Path]:
         path = waiting.pop()
         names = _imported(path, path.stat().st_mtime_ns)
         for other in {p for name in names for p in _executed(name)} - found:
-            if not other.relative_to(_PACKAGE).as_posix().startswith(_VALUES):
+            if not other.relative_to(_PACKAGE).as_posix().startswith(_LEFT_OUT):
                 found.add(other)
                 waiting.append(other)
     return sorted(found)

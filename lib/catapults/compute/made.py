@@ -1,7 +1,9 @@
 """What made a result: code, versions, machine, date, cost."""
 
 import platform
+import re
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ def made(experiment: Experiment, module: str, drawn: str, device: str, seconds: 
         "device": device_name(device, threads=1),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "seconds": round(seconds, 3),
-        "memory": _peak_memory(device),  # MiB
+        "memory": round(_peak_bytes() / 2**20),  # MiB, the most of its process
     }
 
 
@@ -58,16 +60,14 @@ def commit() -> str:
         return "unknown (no git checkout)"
 
 
-def _peak_memory(device: str) -> int:
-    memory = psutil.Process().memory_info()
-    peak = getattr(memory, "peak_wset", None) or _high_water() or memory.rss
-    return round(peak / 2**20)
+def _peak_bytes() -> int:
+    """The most memory that this process has had so far."""
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    if sys.platform == "linux":  # where getrusage begins with what the process had that started this one
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        if found := re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE):
+            return int(found[1]) * 1024
+    import resource
 
-
-def _high_water() -> int:
-    """The most memory that this process has had, in bytes; 0 where the system does not say."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-    except (OSError, StopIteration, ValueError):
-        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

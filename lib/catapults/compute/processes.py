@@ -1,4 +1,5 @@
-"""Other processes of this machine: what they inherit, how many threads they use, and that none outlives its parent."""
+"""Other processes of this machine: what they inherit, how many threads they use, whom they wait for, and that none
+outlives its parent."""
 
 import multiprocessing
 import os
@@ -8,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -31,7 +33,7 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
 @contextmanager
 def threads(number: int) -> Iterator[None]:
     """PyTorch's threads, here and in the processes that are started inside."""
-    import torch
+    import torch  # which takes seconds, and whoever only starts processes can do without
 
     before = torch.get_num_threads()
     torch.set_num_threads(number)
@@ -40,6 +42,29 @@ def threads(number: int) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def alone(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Wait until no other process or thread is at work for this path, whose folder is made if need be.
+
+    The lock is the file ``path`` with ``.lock`` after its name. It goes with the process that holds it, even one that
+    is killed: a file that is left behind locks nothing. ``waiting`` is called once if there is somebody to wait for.
+    Raises ``OSError`` where no file can be written, or the file system has no locks.
+    """
+    from filelock import FileLock, Timeout  # which imports asyncio
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f"{path.name}.lock"), fallback_to_soft=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        waiting()
+        lock.acquire(poll_interval=0.05)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -81,7 +81,9 @@ class Results(Mapping[Experiment, Any]):
         """A sentence: how many trainings there were, how many of them earlier, which diverged and which failed."""
         every = list(self.outcomes.values())
         earlier = sum(not outcome.computed and not outcome.failure for outcome in every)
-        parts = [f"{len(every)} training{'s' * (len(every) != 1)}" + (f", {earlier} of them earlier" if earlier else "")]
+        parts = [
+            f"{len(every)} training{'s' * (len(every) != 1)}" + (f", {earlier} of them earlier" if earlier else "")
+        ]
         if self.diverged:
             parts.append(f"{len(self.diverged)} diverged: {'; '.join(o.experiment.name for o in self.diverged)}")
         if self.failures:

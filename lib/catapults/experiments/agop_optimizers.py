@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import Field, field_validator, model_validator
 
-from .base import Page, PositiveInt, Positive, Seed
+from .base import Page, Positive, PositiveInt, Seed
 from .fits import Fit, Fitted, Learning
 
 TITLES = {

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, field_validator, model_validator
 
 from .. import data, schedules
-from .base import Experiment, ParameterError, Parameters, Positive, PositiveInt, Rate, Seed, Word
+from .base import Experiment, ParameterError, Positive, PositiveInt, Rate, Seed, Word
 from .network import Architecture, Network
 
 Optimizer = Literal["sgd", "sgd+m", "adadelta", "adagrad", "rmsprop", "adam"]

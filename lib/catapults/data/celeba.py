@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .sources import Dataset, Pools, read_npz
+from .dataset import Dataset, Pools
+from .npz import read_npz
 
 PART = "sha256:e31004ea4307e04e60f56068d5bad2112936009359c0fc72d217bc1f69dc4f49 of 1836x32x32x3"
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .sources import Dataset, Pool, Pools, Way, beside, debian_package, download_files, read_npz
+from .dataset import Dataset, Pool, Pools, Way, beside
+from .downloads import debian_package, download_files
+from .npz import read_npz
 
 ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 FILES = {  # as published by its authors
