@@ -17,6 +17,7 @@ from .network import threshold
 from .stochastic import Sampling, StochasticDescent
 
 Reading = Literal["batch", "whole"]
+READINGS: dict[Reading, str] = {"whole": "the loss of the whole training set", "batch": "the batch's own loss"}
 
 
 class SGDSpikes(Sampling, Page):
@@ -63,7 +64,6 @@ class SGDSpikes(Sampling, Page):
             r.input_norms,
             r.parameters,
             r.outputs,
-            sum(one.seconds for one in results.values()),
         )
 
 
@@ -84,6 +84,12 @@ class Matches:
     def rate(self) -> float:
         """Table 2's match rate: of the steps on which the loss rises, the share with eta > eta_crit(X_batch)."""
         return self.hits / self.rises if self.rises else np.nan
+
+    @property
+    def base(self) -> float:
+        """Of all steps, the share with eta > eta_crit(X_batch): the match rate of rises that come at random."""
+        steps = self.hits + self.misses + self.false_alarms + self.quiet
+        return (self.hits + self.false_alarms) / steps if steps else np.nan
 
 
 def matches(history: History, reading: Reading, above: float = 0.0) -> Matches:
@@ -113,7 +119,6 @@ class SGDRun:
     input_norms: Float[np.ndarray, " n"]
     parameters: int
     outputs: int
-    seconds: float
 
     @property
     def threshold(self) -> str:
