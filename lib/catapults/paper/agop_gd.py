@@ -1,6 +1,7 @@
 """What the paper states about catapults of gradient descent, test performance and the AGOP (section 4, appendix D)."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -16,7 +17,7 @@ FULL_RANK = "full-rank"
 SAME = 0.05  # relative difference of a test performance, and difference of an alignment, that counts as none
 
 
-def claims(runs: list[RaisedRun]) -> Claims:
+def claims(runs: Sequence[RaisedRun]) -> Claims:
     """The claims of section 4 and appendix D on each run."""
     return over_seeds([_claims(run) for run in runs])
 

@@ -1,6 +1,7 @@
 """What the paper states about optimisers: test performance goes with the alignment of the AGOP (Fig. 11)."""
 
 import math
+from collections.abc import Sequence
 
 from ..display import Text, number, table
 from ..experiments.agop_optimizers import TITLES, OptimizerRun
@@ -10,7 +11,7 @@ from .correlation import STRONG, correlations, signed
 from .measurements import ALIGNMENT, ends, performance, without_diverged
 
 
-def claims(runs: list[OptimizerRun]) -> Claims:
+def claims(runs: Sequence[OptimizerRun]) -> Claims:
     """The claims of section 4 on each run."""
     return over_seeds([_claims(run) for run in runs])
 

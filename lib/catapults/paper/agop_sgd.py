@@ -1,18 +1,22 @@
 """What the paper states about batch size, catapults, test performance and the AGOP (section 4, appendix E; Table 1)."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..display import Text, number, table
 from ..experiments.agop_sgd import BatchRun
 from ..experiments.base import Rate
+from . import quotes
 from .claims import Claim, Claims, over_seeds, verdict
 from .correlation import Order, correlated, follows
 from .measurements import ALIGNMENT, STEPS_ABOVE, Measurement, ends, performance, validation
 
+ALIGNED, AT_LOSS = 0.03, 0.1  # tolerances of Table 1
 
-def claims(runs: list[BatchRun]) -> Claims:
+
+def claims(runs: Sequence[BatchRun]) -> Claims:
     """The claims of section 4 and appendix E on each run."""
     return over_seeds([_claims(run) for run in runs])
 
@@ -42,6 +46,18 @@ def batch_table(run: BatchRun) -> Text:
     return Text(table(("rate", "batch size", *measured), rows))
 
 
+def table_1(run: BatchRun) -> Text | None:
+    """The paper's Table 1 beside what the run gave; ``None`` where the page is on something else."""
+    large, test = run.experiment.learning_rates[0], performance(run.experiment.measure)
+    rows = []
+    for size, quote in _quoted(run).items():
+        compared = run.compared(large, size)
+        paper = f"{quote.alignment:g}", f"{quote.test_loss:g}"
+        rows.append((str(size), paper[0], ALIGNMENT.write_mean(compared), paper[1], test.write_mean(compared)))
+    header = "batch size", "alignment, paper", "alignment, here", "test loss, paper", "test loss, here"
+    return Text(table(header, rows)) if rows else None
+
+
 def written(rate: Rate) -> str:
     """A rate as prose has it."""
     return str(rate).replace("eta_crit", "η_crit")
@@ -62,6 +78,7 @@ def _claims(run: BatchRun) -> Claims:
     }
     if len(e.learning_rates) > 1:
         found |= {"small_catapults": _none_above(run), "small_spread": _spread(run)}
+    found |= {f"table_{size}": _in_table_1(run, size, quote) for size, quote in _quoted(run).items()}
     return Claims(found)
 
 
@@ -122,4 +139,29 @@ def _spread(run: BatchRun) -> Claim:
         f"Between the batch sizes the mean {test.title} differs by {test.write(large)} at the rate {written(rates[0])} "
         f"and by {test.write(small)} at {written(rates[1])}{note}.",
         ("figure 10", "figure 34"),
+    )
+
+
+def _quoted(run: BatchRun) -> dict[int, quotes.Aligned]:
+    """What Table 1 has on the run's batch sizes."""
+    sizes = run.experiment.batch_sizes
+    return {size: quote for size, quote in quotes.table_1(run.experiment).items() if size in sizes}
+
+
+def _in_table_1(run: BatchRun, size: int, quote: quotes.Aligned) -> Claim:
+    compared = run.compared(run.experiment.learning_rates[0], size)
+    test = performance(run.experiment.measure)
+    off = ALIGNMENT.mean(compared) - quote.alignment, test.mean(compared) - quote.test_loss
+    ours = f"{ALIGNMENT.write_mean(compared)} and {test.write_mean(compared)}"
+    theirs = f"{quote.alignment:g} and {quote.test_loss:g}"
+    elsewhere = quote.elsewhere(run.experiment)
+    return Claim(
+        f"alignment and test loss at batch size {size}",
+        f"{theirs} (Table 1)",
+        ours,
+        f"{ALIGNED:g} and {AT_LOSS:g}; only at the paper's sizes",
+        verdict(None if elsewhere or math.isnan(sum(off)) else abs(off[0]) <= ALIGNED and abs(off[1]) <= AT_LOSS),
+        f"At batch size {size} alignment and test loss are {ours}; Table 1 has {theirs}"
+        f"{f', with {elsewhere}' if elsewhere else ''}.",
+        ("table 1",),
     )
