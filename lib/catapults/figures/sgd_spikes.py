@@ -7,7 +7,7 @@ from ..catapult import Spike
 from ..display import Figure, number
 from ..experiments.sgd_spikes import SGDRun
 from ..history import History
-from .base import INK, NORM, REST, TOP, TOTAL, canvas, log_over_iterations, mathtext, plain_numbers
+from .base import INK, NORM, REST, TOP, TOTAL, canvas, log_over_iterations, mathtext, plain_numbers, stretches
 
 _MARKS = "Bar along the bottom: steps with η > η_crit of the batch."
 _CIRCLES = "Circles: the peaks that are counted as spikes."
@@ -141,8 +141,8 @@ def _critical_rates(run: SGDRun, h: History, name: str, where: str) -> Figure:
 
 def _draw_loss(axes: Axes, h: History, spikes: list[Spike]) -> None:
     _line(axes, h.loss, color=TOP)
-    peaks = [spike.peak for spike in spikes]
-    axes.plot(peaks, h.loss[peaks], color=INK, linestyle="", marker="o", markerfacecolor="none", markersize=8)
+    if peaks := [spike.peak for spike in spikes]:
+        axes.plot(peaks, h.loss[peaks], color=INK, linestyle="", marker="o", markerfacecolor="none", markersize=8)
     axes.set(ylabel="training loss")
     _mark(axes, h, slice(0, len(h)))
     log_over_iterations(axes, len(h))
@@ -159,8 +159,9 @@ def _draw_split(axes: Axes, run: SGDRun, part: slice = slice(None)) -> None:
     axes.legend()
     first, last, _ = part.indices(len(h) + 1)
     _mark(axes, h, slice(first, last - 1))
+    axes.set_yscale("log")
     low, lowest = axes.get_ylim()[0], np.nanmin(h.loss[part])
-    if 0 < lowest and low < lowest / _BELOW:
+    if lowest > 0 and low < lowest / _BELOW:
         axes.set_ylim(bottom=lowest / _BELOW)
     log_over_iterations(axes, last - 1, first)
 
@@ -174,9 +175,7 @@ def _line(axes: Axes, values: np.ndarray, part: slice = slice(None), **style) ->
 
 def _mark(axes: Axes, h: History, part: slice) -> None:
     """One bar for steps without a gap, since ticks would run together."""
-    exceeding = np.arange(len(h))[part][h.exceeds[part]]
-    stretches = np.split(exceeding, np.flatnonzero(np.diff(exceeding) > 1) + 1) if len(exceeding) else []
-    for s in stretches:
+    for s in stretches(np.arange(len(h))[part][h.exceeds[part]]):
         axes.axvspan(s[0], s[-1] + 1, ymax=0.025, color=INK, linewidth=0)
 
 
