@@ -165,6 +165,15 @@ class SGDRun:
     @property
     def hessian(self) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
         """The batches' critical rates by the Hessian, and by the kernel, where both are known (Fig. 12)."""
+        h, there = self.history, self._both
+        return h.batch_hessian_critical_learning_rate[there], h.batch_critical_learning_rate[there]
+
+    @property
+    def hessian_exceeds(self) -> Bool[np.ndarray, " k"]:
+        """Whether the rate exceeds the batch's critical one, at the steps of ``hessian``."""
+        return self.history.exceeds[self._both]
+
+    @property
+    def _both(self) -> Bool[np.ndarray, " T"]:
         exact, kernel = self.history.batch_hessian_critical_learning_rate, self.history.batch_critical_learning_rate
-        there = np.isfinite(exact) & np.isfinite(kernel)
-        return exact[there], kernel[there]
+        return np.isfinite(exact) & np.isfinite(kernel)

@@ -257,8 +257,8 @@ def _value(run: GDRun, quote: CriticalRate | None) -> Claim:
     else:
         found = GIVEN if 0.5 <= ours / theirs <= 2 else NOT_REPRODUCED
         course = (
-            f"The paper quotes the critical rate {number(theirs)} ({quote.where}); ours is {number(ours / theirs)} times "
-            "that."
+            f"The paper quotes the critical rate {number(theirs)} ({quote.where}); ours is "
+            f"{number(ours / theirs)} times that."
         )
     return Claim(
         "the critical learning rate at initialisation",

@@ -135,7 +135,7 @@ def _multiple(run: MultipleRun, quote: FinalRate | None) -> Claim:
 
 
 def _restart(phase: Phase, restart: Phase, name: str, quote: FinalRate | None) -> Claim:
-    """``quote``: the rate that the paper started from, where this one should be the same multiple of the critical one."""
+    """``quote``: the rate that the paper started from, where this one should be the same in critical rates."""
     h, rate = restart.history, f"{number(phase.final_rate)} ({number(phase.multiple)} times the initial critical rate)"
     theirs, comparable = "diverges (Fig. 18)", not phase.history.diverged
     if quote is not None:

@@ -126,7 +126,7 @@ def _match(run: SGDRun, reading: Reading) -> Claim:
     return Claim(
         f"where {READINGS[reading]} rises, η > η_crit(X_batch)",
         theirs,
-        f"{m.hits} of {m.rises} rises{'' if m.rises == 0 else f', {_percent(m.rate)}; of all steps {_percent(m.base)}'}",
+        f"{m.hits} of {m.rises} rises" + (f", {_percent(m.rate)}; {_percent(m.base)} of all steps" if m.rises else ""),
         f"at least {100 * MATCHING:g} %; needs {needed} rises" if reading == "whole" else "none",
         verdict(holds),
         f"Of the {m.rises} steps on which {READINGS[reading]} rises, {m.hits} have η > η_crit(X_batch)"
@@ -262,16 +262,20 @@ def _hessian(run: SGDRun) -> Claim:
         ours = "not measured" if not len(exact) else f"{len(exact)} steps"
         why = f"The Hessian was {'not measured' if not len(exact) else 'measured at too few steps, or never changed'}."
         return Claim(statement, theirs, ours, tolerance, verdict(None), why, figure)
-    correlation, difference = float(np.corrcoef(exact, kernel)[0, 1]), np.abs(kernel / exact - 1)
-    median, largest = 100 * float(np.median(difference)), 100 * float(difference.max())
+    correlation, difference = float(np.corrcoef(exact, kernel)[0, 1]), 100 * np.abs(kernel / exact - 1)
+    median, largest = float(np.median(difference)), float(difference.max())
     ours = f"correlation {correlation:.3f}, median difference {median:.1f} %, largest {largest:.0f} %"
+    above = difference[run.hessian_exceeds]
+    where = (
+        f" At the {len(above)} with η > η_crit(X_batch) the median is {np.median(above):.1f} %." if len(above) else ""
+    )
     return Claim(
         statement,
         theirs,
         ours,
         tolerance,
         verdict(correlation >= 0.9 and median <= 10),
-        f"At {len(exact)} steps both critical rates of the batch were measured: {ours}.",
+        f"At {len(exact)} steps both critical rates of the batch were measured: {ours}.{where}",
         figure,
     )
 
