@@ -43,15 +43,9 @@ def key(experiment: Experiment, device: str, data_identity: str | None = None) -
 
     everything = surroundings(module_of(experiment), device) | {
         "experiment": experiment.key,
-        "data": data_identity or identity(experiment),
+        "data": data_identity or draws.identity(experiment),
     }
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
-
-
-def identity(experiment: Experiment) -> str:
-    """Of the data set that it draws from. Raises the errors of :func:`catapults.data.identity`."""
-    name = draws.dataset(experiment)
-    return "none" if name is None else data.identity(name)
 
 
 def path(experiment: Experiment, key: str) -> Path:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from .. import data, devices
 from ..checks import whole_number
 from ..experiments import Experiment
-from . import estimate, record, store
+from . import draws, estimate, record, store
 from .made import Made
 
 TERMINAL = "CATAPULTS_TERMINAL"  # set by the build command for the notebooks it executes, whose own output is caught
@@ -162,7 +162,7 @@ def look_up(experiments: Sequence[Experiment], device: str = "auto", again: bool
         name = getattr(experiment, "dataset", None)
         if name not in identities:
             try:
-                identities[name] = store.identity(experiment)
+                identities[name] = draws.identity(experiment)
             except data.DataError:
                 identities[name] = None
         kept = None

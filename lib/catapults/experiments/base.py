@@ -88,6 +88,11 @@ class Page(Parameters):
         """All that the page shows, for every seed."""
         return [experiment for page in self.of_each_seed() for experiment in page.trainings().values()]
 
+    def with_seeds(self, number: int) -> Self:
+        """This page with so many seeds, or with the seeds from 0 on where it lists them."""
+        seeds = list(range(number)) if isinstance(self.seeds, list) else number
+        return self.model_copy(update={"seeds": seeds} if "seeds" in type(self).model_fields else {})
+
     def trainings(self) -> Mapping[Any, Experiment]:
         """Of one seed, by what they are for."""
         raise NotImplementedError
