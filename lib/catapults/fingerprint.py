@@ -30,14 +30,14 @@ def of_module(name: str) -> dict[str, str]:
     file = getattr(sys.modules[name], "__file__", None)
     if file is None:
         raise ValueError(f"module = {name!r}: what is defined here has no file; allowed are modules that do")
-    return {name: _sha256(Path(file))} | library([Path(file).read_text()])
+    return {name: _sha256(Path(file))} | library([Path(file).read_text(encoding="utf-8")])
 
 
 def library_files(code: Iterable[str]) -> list[Path]:
     """The library's modules outside of book/ that these pieces of code import, directly or through one another."""
     everything = [path for path in sorted(_PACKAGE.rglob("*.py")) if path.relative_to(_PACKAGE).parts[0] != "book"]
     found = {_PACKAGE / "__init__.py"}
-    waiting = [(source, None) for source in code] + [(path.read_text(), path) for path in found]
+    waiting = [(source, None) for source in code] + [(path.read_text(encoding="utf-8"), path) for path in found]
     while waiting:
         source, path = waiting.pop()
         try:
@@ -48,7 +48,7 @@ def library_files(code: Iterable[str]) -> list[Path]:
             return everything
         for path in {path for name in names for path in _passed(name)}.intersection(everything) - found:
             found.add(path)
-            waiting.append((path.read_text(), path))
+            waiting.append((path.read_text(encoding="utf-8"), path))
     return sorted(found)
 
 

@@ -160,7 +160,7 @@ def _alone(place: Path) -> Iterator[None]:
     with ExitStack() as stack:
         with suppress(OSError):  # no folder to write to, or without locks: everyone for themselves
             place.parent.mkdir(parents=True, exist_ok=True)
-            fcntl.flock(stack.enter_context(place.with_suffix(".lock").open("w")), fcntl.LOCK_EX)
+            fcntl.flock(stack.enter_context(place.with_suffix(".lock").open("w", encoding="utf-8")), fcntl.LOCK_EX)
         yield
 
 

@@ -165,7 +165,7 @@ def _terminal(wanted: bool) -> Iterator[TextIO | None]:
     if wanted and sys.__stderr__ and sys.__stderr__.isatty():
         yield sys.__stderr__
     elif wanted and name and os.access(name, os.W_OK):
-        with open(os.open(name, os.O_WRONLY | os.O_NOCTTY), "w") as file:  # noqa: PTH123 (a descriptor)
+        with open(os.open(name, os.O_WRONLY | os.O_NOCTTY), "w", encoding="utf-8") as file:  # noqa: PTH123 (a descriptor)
             yield file
     else:
         yield None
