@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BINARY = {"gzip", "bz2", "tarfile", "Image"}  # whose open gives bytes unless its mode has a t
+BINARY = {"gzip", "bz2", "tarfile", "Image", "os"}  # whose open gives no text unless its mode has a t
 
 
 def without_encoding(source: str) -> Iterator[int]:
@@ -53,6 +53,7 @@ def test_every_text_names_its_encoding():
         ("gzip.open(path)", False),
         ("gzip.open(path, 'rt')", True),
         ("tarfile.open(path)", False),
+        ("os.open(path, os.O_WRONLY)", False),
         ("NamedTemporaryFile()", False),
         ("NamedTemporaryFile('w')", True),
         ("subprocess.run([], text=True)", True),
