@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .dataset import DataCorrupt, DataError, DataUnavailable
 from .finding import DatasetStatus, fetch, identity, status
+from .folders import cache_folder, data_folder
 from .names import ALIASES, DATASETS, available_names, check_name, is_synthetic, n_outputs
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ __all__ = [
     "Split",
     "Task",
     "available_names",
+    "cache_folder",
     "check_name",
+    "data_folder",
     "fetch",
     "identity",
     "is_synthetic",

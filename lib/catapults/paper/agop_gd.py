@@ -8,7 +8,7 @@ from ..agop import alignment
 from ..display import Text, number, table
 from ..experiments.agop_gd import RaisedRun
 from ..experiments.learning import Trained, performance_name, performances
-from .base import Claim, Claims, verdict
+from .claims import Claim, Claims, verdict
 from .correlation import STRONG, decimals, percent_or_loss, signed, spearman, together
 
 FULL_RANK = "full-rank"

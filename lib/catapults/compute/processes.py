@@ -4,11 +4,13 @@ outlives its parent."""
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -66,23 +68,45 @@ def alone(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[No
 
 
 @contextmanager
-def pool(number: int) -> Iterator[ProcessPoolExecutor]:
-    """So many processes, spawned: a fork of a process that has used OpenMP can hang.
+def pool(number: int, main: bool = False) -> Iterator[Callable[..., Future]]:
+    """The ``submit`` of so many processes, spawned: a fork of a process that has used OpenMP can hang.
 
     They leave interrupts to this process and end with it, whatever becomes of it. Where the block ends by an exception,
-    they are killed with all that they have started.
+    they are killed with all that they have started. ``main``: whether they import this process's main module, which a
+    script without ``if __name__ == "__main__":`` must not have.
     """
     others = multiprocessing.active_children()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(number, context, _begin) as executor:
+
+        def submit(*call: Any) -> Future:
+            with nullcontext() if main else _hidden_main():
+                return executor.submit(*call)  # which is when a process is started
+
         try:
-            yield executor
+            yield submit
         except BaseException:
             for worker in set(multiprocessing.active_children()).difference(others):
                 with suppress(psutil.NoSuchProcess):
                     for process in [*psutil.Process(worker.pid).children(recursive=True), worker]:
                         process.kill()
             raise
+
+
+@contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Processes that are started inside do not import the main module."""
+    main, hidden = sys.modules["__main__"], {}
+    for name in ("__spec__", "__file__"):
+        if hasattr(main, name):
+            hidden[name] = getattr(main, name)
+            delattr(main, name)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        for name, value in hidden.items():
+            setattr(main, name, value)
 
 
 def end_with_parent() -> None:

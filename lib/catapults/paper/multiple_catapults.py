@@ -6,7 +6,7 @@ from typing import Any
 
 from ..display import Text, number, table
 from ..experiments.multiple_catapults import MultipleRun, Phase
-from .base import Claim, Claims, verdict
+from .claims import Claim, Claims, verdict
 
 PAPER, OURS = "the paper's schedule", "our schedule"
 

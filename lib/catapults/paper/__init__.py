@@ -3,6 +3,6 @@
 A module for each experiment, to be imported by its name; here is what they share.
 """
 
-from .base import GIVEN, NOT_COMPARED, NOT_REPRODUCED, REPRODUCED, VERDICTS, Claim, Claims
+from .claims import GIVEN, NOT_COMPARED, NOT_REPRODUCED, REPRODUCED, VERDICTS, Claim, Claims
 
 __all__ = ["GIVEN", "NOT_COMPARED", "NOT_REPRODUCED", "REPRODUCED", "VERDICTS", "Claim", "Claims"]

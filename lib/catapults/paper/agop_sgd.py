@@ -9,7 +9,7 @@ import numpy as np
 from ..display import Text, number, table
 from ..experiments.agop_sgd import BatchRun
 from ..experiments.learning import Rate, mean_and_deviation, performance_name
-from .base import Claim, Claims, verdict
+from .claims import Claim, Claims, verdict
 from .correlation import STRONG, decimals, percent_or_loss, plus_minus, signed, spearman, together
 
 ALIGNMENT, LOSS = 0.03, 0.1  # tolerances of Table 1

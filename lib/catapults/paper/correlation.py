@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..experiments.learning import Trained, performance_name, performances
-from .base import Claim, verdict
+from .claims import Claim, verdict
 
 STRONG = 0.7  # of a correlation
 Numbers = Sequence[float | int] | Float[np.ndarray, " n"]

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..display import Text, number, table
 from ..experiments.sgd_spikes import Matches, SGDRun, matches
-from .base import GIVEN, Claim, Claims, verdict
+from .claims import GIVEN, Claim, Claims, verdict
 
 READINGS = {"whole": "the loss of the whole training set", "batch": "the batch's own loss"}
 NO_SPIKE = "There is no spike."

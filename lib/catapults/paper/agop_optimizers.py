@@ -5,7 +5,7 @@ import math
 from ..display import Text, number, table
 from ..experiments.agop_optimizers import TITLES, OptimizerRun
 from ..experiments.learning import mean_and_deviation, performance_name, performances
-from .base import Claim, Claims, verdict
+from .claims import Claim, Claims, verdict
 from .correlation import STRONG, pearson, plus_minus, signed, spearman
 
 

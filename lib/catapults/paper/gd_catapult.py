@@ -9,7 +9,7 @@ import numpy as np
 from ..display import number
 from ..experiments.gd_catapult import GDRun
 from ..schedules import LearningRate
-from .base import GIVEN, NOT_COMPARED, NOT_REPRODUCED, Claim, Claims, verdict
+from .claims import GIVEN, NOT_COMPARED, NOT_REPRODUCED, Claim, Claims, verdict
 
 
 def claims(run: GDRun, quoted: Mapping[str, Any]) -> Claims:

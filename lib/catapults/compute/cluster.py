@@ -1,4 +1,4 @@
-"""Running experiments on a Dask cluster, whose workers have to compute exactly what this process would."""
+"""Computing on a Dask cluster, whose workers have to compute exactly what this process would."""
 
 import asyncio
 from collections.abc import Iterator
@@ -8,9 +8,10 @@ import distributed
 from distributed.comm import connect
 from distributed.utils import LoopRunner
 
-from . import data, store
-from .store import Experiment
-from .workers import Experiments, Failure, Finished, attempt
+from .. import data
+from . import fingerprint, store
+from .trainings import module_of
+from .workers import Answer, Failure, Finished, Queue, Task, attempt
 
 _PATIENCE = 5  # seconds for the scheduler to answer
 
@@ -19,25 +20,36 @@ class WorkersDiffer(RuntimeError):
     """A worker would not compute what this process does; the message says which one, and in what it differs."""
 
 
-def on_cluster(experiments: Experiments, scheduler: str) -> Iterator[Finished]:
-    """On the workers of the scheduler at this address, as in :mod:`catapults.workers`. Dask tries again where one dies.
+def on_cluster(queue: Queue, scheduler: str) -> Iterator[Finished]:
+    """On the workers of the scheduler at this address, as in :mod:`.workers`. Dask tries again where one dies.
 
-    Raises ``ConnectionError`` when the scheduler does not answer, and :class:`WorkersDiffer`.
+    What a task needs from others goes with it. Raises ``ConnectionError`` when the scheduler does not answer, and
+    :class:`WorkersDiffer`.
     """
-    if not experiments:
+    if not queue.left:
         return
     with _client(scheduler) as client:
-        _compare(client, scheduler, experiments)
-        running = {}
-        for key, experiment in experiments.items():
-            running[client.submit(_attempt_there, experiment, key, store.surroundings(experiment), pure=False)] = key
+        _compare(client, scheduler, queue.left)
+        running: dict[distributed.Future, Task] = {}
+
+        def submit_ready() -> list[distributed.Future]:
+            fresh = {}
+            while taken := queue.take():
+                task, needed = taken
+                expected = store.surroundings(module_of(task.experiment), task.device)
+                fresh[client.submit(_attempt_there, task, needed, expected, pure=False)] = task
+            running.update(fresh)
+            return list(fresh)
+
         try:
-            for future in distributed.as_completed(running, loop=client.loop):
+            finished = distributed.as_completed(submit_ready(), loop=client.loop)
+            for future in finished:
                 answer = Failure.of(error) if (error := future.exception()) else future.result()
                 if isinstance(answer, WorkersDiffer):
                     raise _refusal(scheduler, str(answer))
                 future.release()
-                yield running[future], answer
+                yield running[future].key, answer
+                finished.update(submit_ready())
         finally:
             client.cancel(list(running))
 
@@ -57,43 +69,39 @@ async def _greet(scheduler: str) -> None:
     await comm.close()
 
 
-def _compare(client: distributed.Client, scheduler: str, experiments: Experiments) -> None:
+def _compare(client: distributed.Client, scheduler: str, tasks: list[Task]) -> None:
     """Refuse the cluster before any work if a worker that is there now differs."""
-    for experiment in {(type(e), e.device): e for e in experiments.values()}.values():
-        expected = store.surroundings(experiment)
-        for worker, found in client.run(store.surroundings, experiment, on_error="return").items():
+    for module, device in {(module_of(task.experiment), task.device) for task in tasks}:
+        expected = store.surroundings(module, device)
+        for worker, found in client.run(store.surroundings, module, device, on_error="return").items():
             difference = Failure.of(found).message if isinstance(found, Exception) else _difference(expected, found)
             if difference:
                 raise _refusal(scheduler, f"worker {worker}: {difference}")
 
 
-def _attempt_there(experiment: Experiment, key: str, expected: dict[str, Any]) -> Any:
+def _attempt_there(task: Task, needed: tuple[Any, ...], expected: dict[str, Any]) -> Answer | WorkersDiffer:
     """On a worker, which may have come after the others were compared: an attempt, or in what the worker differs."""
     try:
-        difference = _difference(expected, store.surroundings(experiment))
-        if not difference and store.key(experiment) != key:
-            difference = f"data: its {experiment.dataset} is not the one here"
+        difference = _difference(expected, store.surroundings(module_of(task.experiment), task.device))
+        if not difference and store.key(task.experiment, task.device) != task.key:
+            difference = f"data: its {task.experiment.dataset} is not the one here"
     except (data.DataError, ValueError) as error:
         return Failure.of(error)
     if difference:
         return WorkersDiffer(f"worker {distributed.get_worker().address}: {difference}")
-    return attempt(experiment)
+    return attempt(task, needed)
 
 
 def _difference(expected: dict[str, Any], found: dict[str, Any]) -> str:
     """What a worker has, where it is not what is expected."""
     if found["device"] != expected["device"]:
         return f"its device is {found['device']}, not {expected['device']}"
-    if different := _different(expected["dependencies"], found["dependencies"]):
+    if different := fingerprint.changed(expected["dependencies"], found["dependencies"]):
         versions = (f"{n} {found['dependencies'].get(n)}, not {expected['dependencies'].get(n)}" for n in different)
         return f"it has {'; '.join(versions)}"
-    if different := _different(expected["library"], found["library"]):
+    if different := fingerprint.changed(expected["library"], found["library"]):
         return f"its library has another {', '.join(different)}"
     return ""
-
-
-def _different(expected: dict[str, str], found: dict[str, str]) -> list[str]:
-    return sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
 
 
 def _refusal(scheduler: str, difference: str) -> WorkersDiffer:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..display import Text, number, table
 from ..experiments.match_rates import ABOVE, NETWORK, NETWORKS, MatchRun, Rates
-from .base import Claim, Claims, verdict
+from .claims import Claim, Claims, verdict
 from .sgd_spikes import READINGS
 
 POINTS = 5.0  # percentage points that our mean may lie below the paper's
