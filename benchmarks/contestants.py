@@ -155,7 +155,7 @@ def neural_tangents(case: Case) -> Iterator[Ready]:
             def answer(size: int) -> bytearray:
                 received = bytearray(process.stdout.read(size))
                 if len(received) < size:
-                    raise RuntimeError(f"neural-tangents' process ended:\n{log.read_text()}")
+                    raise RuntimeError(f"neural-tangents' process ended:\n{log.read_text(encoding='utf-8')}")
                 return received
 
             def run() -> Tensor:

@@ -722,7 +722,9 @@ def _slices(size: int, step: int) -> Iterator[slice]:
 def _left_in_container() -> float:
     """Bytes that a container's limit on memory leaves, where there is one."""
     try:
-        limit, used = (Path("/sys/fs/cgroup", name).read_text() for name in ("memory.max", "memory.current"))
+        limit, used = (
+            Path("/sys/fs/cgroup", name).read_text(encoding="utf-8") for name in ("memory.max", "memory.current")
+        )
         return int(limit) - int(used)
     except (OSError, ValueError):
         return math.inf
