@@ -1,12 +1,12 @@
 """The results that the published book shows: small files in the repository, found by experiment alone."""
 
 import functools
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ..data.folders import named
 from ..experiments import Experiment
 from . import files, fingerprint, store
 from .made import Made
@@ -38,9 +38,9 @@ class Entry:
 
 
 def folder() -> Path | None:
-    """``CATAPULTS_RECORD``, or the folder ``record`` of the project that this process is in; ``None`` outside of one."""
-    if named := os.environ.get(FOLDER):
-        return Path(named).expanduser().absolute()
+    """``CATAPULTS_RECORD``, or the folder ``record`` of the project that this process is in; ``None`` elsewhere."""
+    if given := named(FOLDER):
+        return given
     here = Path.cwd()
     return next((f / "record" for f in (here, *here.parents) if (f / "chapters" / "runs.yml").exists()), None)
 

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 import warnings
 from pathlib import Path
 from typing import Any
 
 from .. import data
+from ..data.folders import named
 from ..experiments import Experiment
 from . import draws, files, fingerprint
 from .made import Made, device_name
@@ -17,8 +17,7 @@ FOLDER = "CATAPULTS_RESULTS"
 
 def folder(default: Path | None = None) -> Path:
     """The absolute path of the folder with the results: ``CATAPULTS_RESULTS``, else ``default``, else in the cache."""
-    named = os.environ.get(FOLDER)
-    return (Path(named).expanduser() if named else default or data.cache_folder() / "results").absolute()
+    return (named(FOLDER) or default or data.cache_folder() / "results").absolute()
 
 
 def surroundings(module: str, device: str) -> dict[str, Any]:

@@ -114,8 +114,8 @@ def sweep(
     Each is computed with one thread and stored once it is there; what one needs from others is computed before it.
 
     - ``device``: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
-    - ``scheduler``: the address of a Dask cluster that is to compute, ``tcp://HOST:PORT``; its workers need the data and
-      the same versions of all packages, but no shared disk.
+    - ``scheduler``: the address of a Dask cluster that is to compute, ``tcp://HOST:PORT``; its workers need the data
+      and the same versions of all packages, but no shared disk.
     - ``processes``: of this machine, without a cluster: by default as many as PyTorch uses threads, or one on an
       accelerator. One is this process itself.
     - ``hours``: after which nothing new begins, and long trainings stop at a checkpoint.
@@ -226,10 +226,14 @@ def _computed(
                 outcomes[experiment.key] = Outcome(experiment, result, made, computed=True)
             show(task, outcomes[experiment.key])
     for task in queue.left:
-        missing = [need.name for need in task.experiment.needs if need.key not in have]
-        why = f"it needs {', '.join(missing)}" if missing else f"no time was left of {hours} hours"
-        outcomes[task.experiment.key] = Outcome(task.experiment, failure=why, unfinished=not missing)
+        failed = [need.name for need in task.experiment.needs if _failed(outcomes.get(need.key))]
+        why = f"it needs {', '.join(failed)}, which failed" if failed else f"no time was left of {hours} hours"
+        outcomes[task.experiment.key] = Outcome(task.experiment, failure=why, unfinished=not failed)
     return outcomes
+
+
+def _failed(outcome: Outcome | None) -> bool:
+    return outcome is not None and bool(outcome.failure) and not outcome.unfinished
 
 
 def _with_needs(experiments: list[Experiment]) -> list[Experiment]:

@@ -1,4 +1,4 @@
-"""From an experiment to its result: a module for each family of experiments. What it takes from others is given to it."""
+"""From an experiment to its result: a module for each family of experiments. What one needs is given to it."""
 
 import importlib
 import importlib.util
