@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from . import data, fingerprint, models, provenance, sources
+from . import data, devices, fingerprint, provenance, sources
 from .processes import threads
 
 FOLDER = "CATAPULTS_RESULTS"
@@ -57,7 +57,7 @@ def surroundings(experiment: Experiment) -> dict[str, Any]:
     return {
         "library": fingerprint.of_module(type(experiment).__module__),
         "dependencies": fingerprint.dependencies(),
-        "device": provenance.device_name(str(models.device(experiment.device)), threads=1),
+        "device": provenance.device_name(str(devices.device(experiment.device)), threads=1),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import torch
 from tqdm import tqdm
 
-from . import data, models, store, workers
+from . import data, devices, store, workers
 from .checks import whole_number
 from .store import Experiment
 
@@ -153,7 +153,7 @@ def _look_up(experiments: Sequence[Experiment]) -> tuple[list[str], dict[str, Ex
 def _here(experiments: workers.Experiments, processes: int | None) -> Iterator[workers.Finished]:
     """By workers of this machine."""
     if processes is None:
-        accelerated = any(models.device(experiment.device).type != "cpu" for experiment in experiments.values())
+        accelerated = any(devices.device(experiment.device).type != "cpu" for experiment in experiments.values())
         processes = 1 if accelerated else torch.get_num_threads()
     return workers.serially(experiments) if processes == 1 else workers.in_processes(experiments, processes)
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from torch import Tensor, nn
 
-from .. import data, models
+from .. import data, devices, models
 from ..display import number
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -69,7 +69,7 @@ class NetworkExperiment(Experiment):
     @field_validator("device")
     @classmethod
     def _there(cls, value: str) -> str:
-        models.device(value)
+        devices.device(value)
         return value
 
     @model_validator(mode="after")
@@ -122,7 +122,7 @@ class NetworkExperiment(Experiment):
 
     def start(self) -> "Start":
         """Data on the device, network at initialisation. Raises the errors of :func:`catapults.data.load`."""
-        device = models.device(self.device)
+        device = devices.device(self.device)
         task = self.task()
         inputs, targets = task.train.inputs.to(device), task.train.targets.to(device)
         outputs = 1 if targets.dim() == 1 else targets.shape[1]

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from .. import catapult, data, generalization, models, schedules, store
+from .. import catapult, data, devices, generalization, schedules, store
 from ..agop import agop, alignment
 from ..data import Split
 from ..display import Text, number
@@ -300,7 +300,7 @@ class Training(Learning):
 
 def on_device(task: data.Task, device: str) -> list[Split]:
     """Training, validation and test set there."""
-    place = models.device(device)
+    place = devices.device(device)
     return [Split(s.inputs.to(place), s.targets.to(place)) for s in (task.train, task.validation, task.test)]
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from .. import data, models, tangent, training
+from .. import data, devices, models, tangent, training
 from ..display import Text, number
 from ..schedules import LearningRate
 from .base import Experiment, PositiveInt
@@ -52,7 +52,7 @@ class Scaling(Experiment):
     @field_validator("device")
     @classmethod
     def _there(cls, value: str) -> str:
-        models.device(value)
+        devices.device(value)
         return value
 
     @model_validator(mode="after")
@@ -69,7 +69,7 @@ class Scaling(Experiment):
 
     def networks(self) -> Mapping[str, "Network"]:
         """Both networks at initialisation with the largest training set, by name, on the device."""
-        device, train, pixels = models.device(self.device), self.task().train, self.image_size**2
+        device, train, pixels = devices.device(self.device), self.task().train, self.image_size**2
         shape = (self.samples[-1], IMAGE_CHANNELS, self.image_size, self.image_size)
         images = torch.randn(shape, generator=torch.Generator().manual_seed(self.seed))
         gain = {"gain": math.sqrt(2)}
@@ -101,7 +101,7 @@ class Scaling(Experiment):
             name: errors(net.model, net.inputs[:n], net.targets[:n], self.learning_rate, self.top)
             for name, net in (networks.items() if n else ())
         }
-        device = str(models.device(self.device))
+        device = str(devices.device(self.device))
         return ScalingRun(self, device, points, n, compared, time.perf_counter() - started)
 
     def _measured(self, network: "Network", n: int) -> "Point":
