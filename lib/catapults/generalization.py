@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import schedules, sgd, tangent
-from .chain import Chain
 from .checks import whole_number
 from .data import Split
-from .eigenspace import NotFinite, top_eigenpairs
 from .precision import full_precision
 from .schedules import Cyclical, LearningRate, LearningRates
+from .tangent.descent import ChainDescent
+from .tangent.eigenspace import NotFinite, top_eigenpairs
 from .training import DIVERGED, check_finite, due, residual_of
 
 Optimizer = Literal["sgd", "sgd+m", "adadelta", "adagrad", "rmsprop", "adam"]
@@ -242,7 +242,7 @@ class _Trainer:
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.chain = None
         if self.layers.chain and optimizer == "sgd" and training.targets.numel() == len(training):
-            self.chain = Chain(model, self.layers)
+            self.chain = ChainDescent(model, self.layers)
         # the rate is set before each step
         self.optimizer = None if optimizer == "sgd" else _OPTIMIZERS[optimizer](self.parameters.values(), lr=1.0)
         self.start = None

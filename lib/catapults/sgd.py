@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from . import schedules, tangent
 from .checks import whole_number
-from .eigenspace import NotFinite, top_eigenpairs
 from .schedules import LearningRate, LearningRates
-from .span import within_span
+from .tangent.eigenspace import NotFinite, top_eigenpairs
+from .tangent.span import within_span
 from .training import DIVERGED, check_finite, check_tops, due, hessian_rate, parts_of_loss, residual_of
 
 _TOLERANCE = 1e-2  # of the Hessian's critical rate, relatively, at most; usually the square of it

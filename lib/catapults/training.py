@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import hessian, schedules, tangent
+from . import schedules, tangent
 from .checks import whole_number
-from .eigenspace import NotFinite, top_eigenpairs
 from .schedules import LearningRate, LearningRates
+from .tangent import hessian
+from .tangent.eigenspace import NotFinite, top_eigenpairs
 
 DIVERGED = 1e6  # times the initial loss, or 1 if that is larger: far above every catapult's peak
 

@@ -33,7 +33,7 @@ def made(experiment: Experiment, module: str, drawn: str, device: str, seconds: 
 
 def device_name(device: str, threads: int | None = None) -> str:
     """``cpu (2 threads, x86_64)`` or the accelerator's name; by default with the threads that PyTorch uses now."""
-    place = devices.name(device)
+    place = devices.name_of(device)
     if place.startswith("cuda"):
         import torch
 

@@ -131,7 +131,7 @@ def sweep(
     :class:`catapults.compute.cluster.WorkersDiffer` where its workers would not compute the same.
     """
     check_scheduler(scheduler)
-    devices.check(device)
+    devices.name_of(device)
     if processes is not None:
         whole_number(1, processes=processes)
     if hours is not None and not hours > 0:
@@ -261,7 +261,7 @@ def _workers(queue: Any, device: str, scheduler: str | None, processes: int | No
     if processes is None:
         import torch
 
-        processes = min(torch.get_num_threads(), len(queue.left)) if devices.name(device) == "cpu" else 1
+        processes = min(torch.get_num_threads(), len(queue.left)) if devices.name_of(device) == "cpu" else 1
     return workers.serially(queue, progress) if processes <= 1 else workers.in_processes(queue, processes)
 
 
