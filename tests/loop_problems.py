@@ -50,7 +50,12 @@ FIT = {
     "GD, settle": {"learning_rate": "1.6 eta_crit; 3: 1.5 current eta_crit", "batch_size": N, "settle": 2},
     "GD, unmeasured": {"learning_rate": 0.3, "batch_size": N, "critical_every": None},
     "SGD, measured": {"learning_rate": "0.5 eta_crit"},
-    "SGD, now and then": {"learning_rate": "0.6 eta_crit", "critical_every": 3, "replacement": True, "evaluate_every": 2},
+    "SGD, now and then": {
+        "learning_rate": "0.6 eta_crit",
+        "critical_every": 3,
+        "replacement": True,
+        "evaluate_every": 2,
+    },
     "SGD, plain": {"learning_rate": 0.3, "critical_every": None},
     "SGD, plain, outputs": {"learning_rate": 0.3, "critical_every": None, "outputs": 3, "classes": 3},
     "SGD, measured, outputs": {"learning_rate": 0.3, "outputs": 3, "classes": 3, "replacement": True},
@@ -109,5 +114,3 @@ def sums(model: nn.Module) -> list[list[float]]:
     """Of each parameter: its sum and its sum of squares, in float64."""
     numbers = [p.detach().double() for p in model.parameters()]
     return [[p.sum().item(), p.square().sum().item()] for p in numbers]
-
-

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .precision import full_precision
 from .tangent import Layers, scale_of, values_along
-from .training import residual_of
+from .loss import residual_of
 
 _SIDE = 200  # samples of a large batch at a time: what the layers keep of them stays in a CPU's cache
 
