@@ -14,11 +14,11 @@ _PER_SECOND = 2e10  # multiplications of one core in float32, measured with the 
 _OVERHEAD = 3e-4  # seconds of a small step
 _SIDE = {"usps": 16, "fashion-mnist": 28}  # of images, in pixels; others have 32
 _VECTOR = 100  # inputs of the synthetic tasks
-_COPIES = 6  # of all parameters: weights, gradient, the best ones, an optimiser's, a step's
+_COPIES = 6  # of all parameters: weights, gradient, best ones, the state of an optimiser, what a step makes
 
 
 def seconds(experiment: Experiment) -> float:
-    """Of one core, at most: trainings that stop early take less. One second for an experiment that is not known here."""
+    """Of one core, at most: trainings that stop early take less. One second for one that is not known here."""
     e = experiment
     if isinstance(e, Restart):
         return seconds(e.of) * e.steps / e.of.steps

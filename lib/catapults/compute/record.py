@@ -10,7 +10,7 @@ from ..data.folders import named
 from ..experiments import Experiment
 from . import files, fingerprint, store
 from .made import Made
-from .trainings import module_of
+from .trainings import source_of
 
 FOLDER = "CATAPULTS_RECORD"
 LIMIT = 12 * 2**20  # bytes of all files together
@@ -74,12 +74,12 @@ def entry(experiment: Experiment) -> Entry:
 
 def behind(experiment: Experiment, made: Made) -> tuple[str, ...]:
     """The modules whose code has changed since."""
-    return tuple(fingerprint.changed(made["modules"], _modules_now(module_of(experiment))))
+    return tuple(fingerprint.changed(made["modules"], _modules_now(source_of(experiment))))
 
 
 @functools.lru_cache(16)
-def _modules_now(module: str) -> dict[str, str]:
-    return fingerprint.modules(module)
+def _modules_now(source: Path) -> dict[str, str]:
+    return fingerprint.modules(source)
 
 
 def status(wanted: Iterable[Experiment]) -> list[Entry]:

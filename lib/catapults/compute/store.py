@@ -20,13 +20,13 @@ def folder(default: Path | None = None) -> Path:
     return (named(FOLDER) or default or data.cache_folder() / "results").absolute()
 
 
-def surroundings(module: str, device: str) -> dict[str, Any]:
+def surroundings(source: Path, device: str) -> dict[str, Any]:
     """What a result depends on beside the experiment and its data, as it is in this process.
 
-    ``module``: that computes it. Raises ``ValueError`` where this is not defined in a file.
+    ``source``: the file that computes it.
     """
     return {
-        "library": fingerprint.modules(module),
+        "library": fingerprint.modules(source),
         "dependencies": fingerprint.dependencies(),
         "device": device_name(device, threads=1),
     }
@@ -38,9 +38,9 @@ def key(experiment: Experiment, device: str, data_identity: str | None = None) -
     ``data_identity``: that of the experiment's data set, where it is known already. Raises the errors of
     :func:`catapults.data.identity` and :func:`surroundings`.
     """
-    from .trainings import module_of
+    from .trainings import source_of
 
-    everything = surroundings(module_of(experiment), device) | {
+    everything = surroundings(source_of(experiment), device) | {
         "experiment": experiment.key,
         "data": data_identity or draws.identity(experiment),
     }

@@ -1,5 +1,6 @@
 """The residual of the loss of eq. (1), and the split of the loss by eigenspaces of the kernel, eq. (2)."""
 
+import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
@@ -8,20 +9,21 @@ from .eigenspace import Kernel, top_eigenpairs
 
 
 def residual_of(outputs: Float[Tensor, "n ..."], targets: Shaped[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
-    """f - y, in the outputs' shape, type and device; eq. (1) is the mean of its squares.
-
-    Targets may have another shape with as many entries a sample, such as (n,) for outputs (n, 1), and any real type:
-    truth values count as 0 and 1.
-
-    Raises ``ValueError`` for targets of another number, and for complex ones.
-    """
+    """f - y in the outputs' shape. Raises ``ValueError`` unless there are as many targets, and for complex ones."""
     if outputs.numel() != targets.numel() or len(outputs) != len(targets):
         raise ValueError(
             f"targets: shape {tuple(targets.shape)}; allowed is as many a sample as outputs, {tuple(outputs.shape)}"
         )
+    if targets.dtype != outputs.dtype:
+        targets = as_numbers(targets, outputs)
+    return outputs - targets.reshape(outputs.shape)
+
+
+def as_numbers(targets: Shaped[Tensor, "n ..."], outputs: Float[Tensor, "..."]) -> Float[Tensor, "n ..."]:
+    """Targets in the precision of the outputs, but at least in single: whole numbers, truth values, other floats."""
     if targets.is_complex():
-        raise ValueError(f"targets: {targets.dtype}; allowed are real numbers and truth values")
-    return outputs - targets.to(outputs).reshape(outputs.shape)
+        raise ValueError(f"targets: {targets.dtype}; allowed are real numbers")
+    return targets.to(torch.promote_types(outputs.dtype, torch.float32))
 
 
 def split_loss(residual: Float[Tensor, " *shape"], kernel: Kernel, top: int) -> tuple[float, float]:
