@@ -5,7 +5,6 @@ import functools
 import hashlib
 import importlib.metadata
 import platform
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,19 +21,14 @@ _VERSION_DEPENDENT = {"type_params", "type_comment", "kind", "ctx"}
 _version = functools.cache(importlib.metadata.version)
 
 
-def modules(name: str) -> dict[str, str]:
-    """A short hash of the code of an imported module and of all the library's modules that it imports, by path.
+def modules(source: Path) -> dict[str, str]:
+    """A short hash of the code of a file and of all the library's modules that it imports, by path.
 
-    ``name``: dotted. Of a module outside of the library, imports from other such modules are not followed. Docstrings,
-    comments, layout and the messages of errors do not count. Raises ``ValueError`` for a module without a file, such as
-    a notebook.
+    Of a file outside of the library, imports from other such files are not followed. Docstrings, comments, layout and
+    the messages of errors do not count.
     """
-    file = getattr(sys.modules.get(name), "__file__", None) or _file_of(name)
-    if file is None:
-        raise ValueError(f"module = {name!r}: what is defined here has no file; allowed are modules that do")
-    start = Path(file)
-    found = {} if start.is_relative_to(_PACKAGE) else {name: of_code(start)}
-    return found | {path.relative_to(_PACKAGE).as_posix(): of_code(path) for path in _reached(start)}
+    found = {} if source.is_relative_to(_PACKAGE) else {source.name: of_code(source)}
+    return found | {path.relative_to(_PACKAGE).as_posix(): of_code(path) for path in _reached(source)}
 
 
 def dependencies() -> dict[str, str]:
@@ -117,11 +111,6 @@ def _executed(name: str) -> Iterator[Path]:
         if place == _PACKAGE or not place.is_relative_to(_PACKAGE):
             return
         yield from (file for file in (place.with_suffix(".py"), place / "__init__.py") if file.exists())
-
-
-def _file_of(name: str) -> Path | None:
-    """Of a module of the library that is not imported yet."""
-    return next(iter(_executed(name)), None) if name.split(".")[0] == "catapults" else None
 
 
 def changed(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
