@@ -5,7 +5,6 @@ import functools
 import hashlib
 import importlib.metadata
 import platform
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,10 @@ _VERSION_DEPENDENT = {"type_params", "type_comment", "kind", "ctx"}
 _version = functools.cache(importlib.metadata.version)
 
 
-def modules(name: str) -> dict[str, str]:
-    """A short hash of the code of an imported module and of all the library's modules that it imports, by path.
+def modules(source: Path) -> dict[str, str]:
+    """A short hash of the code of a file and of all the library's modules that it imports, by path.
 
+<<<<<<< HEAD
     ``name``: dotted; not imported yet are allowed modules of the library and, such as ``benchmarks.scaling``, of its
     checkout. Of a module outside of the library, imports from other such modules are not followed. Docstrings,
     comments, layout and the messages of errors do not count. Raises ``ValueError`` for what other processes cannot
@@ -39,6 +39,13 @@ def modules(name: str) -> dict[str, str]:
     start = Path(file)
     found = {} if start.is_relative_to(_PACKAGE) else {name: of_code(start)}
     return found | {path.relative_to(_PACKAGE).as_posix(): of_code(path) for path in _reached(start)}
+=======
+    Of a file outside of the library, imports from other such files are not followed. Docstrings, comments, layout and
+    the messages of errors do not count.
+    """
+    found = {} if source.is_relative_to(_PACKAGE) else {source.name: of_code(source)}
+    return found | {path.relative_to(_PACKAGE).as_posix(): of_code(path) for path in _reached(source)}
+>>>>>>> show13
 
 
 def dependencies() -> dict[str, str]:
@@ -123,6 +130,7 @@ def _executed(name: str) -> Iterator[Path]:
         yield from (file for file in (place.with_suffix(".py"), place / "__init__.py") if file.exists())
 
 
+<<<<<<< HEAD
 def _file_of(name: str) -> Path | None:
     """Of a module that is not imported yet."""
     if name.split(".")[0] == "catapults":
@@ -131,6 +139,8 @@ def _file_of(name: str) -> Path | None:
     return beside if beside.exists() else None
 
 
+=======
+>>>>>>> show13
 def changed(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """The names whose values differ, or that only one of the two has."""
     return sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))

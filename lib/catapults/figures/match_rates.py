@@ -38,7 +38,7 @@ def rates(run: MatchRun) -> Figure:
         "Match rates: of the steps on which the loss rises, the share with η > η_crit(X_batch). The paper's Table 2, "
         "ours by the loss of the whole set, as the paper counts, and ours by that of the step's batch. Dashes: the "
         "share of all steps, which rises at random would give. Bars: one standard deviation over the seeds.",
-        f"Dots with error bars for three networks, in per cent. {'. '.join(words)}.",
+        f"Dots with error bars for three networks, in per cent; {'; '.join(words)}.",
     )
 
 
