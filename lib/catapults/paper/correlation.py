@@ -120,6 +120,6 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _mean_at(place: float, order: Order, values: Sequence[float]) -> float:
+def _mean_at(place: float | int, order: Order, values: Sequence[float]) -> float:
     """The mean value of those at this place; NaN where one of them is."""
     return float(np.mean([value for p, value in zip(order.places, values, strict=True) if p == place]))

@@ -118,8 +118,9 @@ def _rate(rate: Rate) -> str:
 
 
 def _seeds(listed: Sequence[int]) -> str:
-    several = len(listed) > 1
-    return f"Seed{'s' * several} {', '.join(map(str, listed))}; each draws data, initial weights and batches."
+    if len(listed) == 1:
+        return f"Seed {listed[0]}, which draws data, initial weights and batches."
+    return f"Seeds {', '.join(map(str, listed))}; each draws data, initial weights and batches."
 
 
 def _ends(page: LearningPage, every: Sequence[Fitted]) -> str:
