@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ class Diverged(RuntimeWarning):
     """A training was ended because its loss had exploded."""
 
 
+@runtime_checkable
 class Checkpoint(Protocol):
     """Where a training keeps what it needs to go on after an interruption.
 
@@ -186,9 +187,9 @@ def check_tops(top: int | Sequence[int], m: int) -> list[int]:
     return tops
 
 
-def check_stop_below(stop_below: float) -> None:
+def check_stop_below(stop_below: float, besides: str = "") -> None:
     if not 0 <= stop_below < math.inf:
-        raise ValueError(f"stop_below = {stop_below!r}: allowed are numbers of at least 0")
+        raise ValueError(f"stop_below = {stop_below!r}: allowed are numbers of at least 0{besides}")
 
 
 def check_last(learning_rate: Any, last: int, steps: int) -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -21,6 +21,7 @@ SUBSET = 5000  # samples on which the critical rate of a larger training set is 
 _AT_ONCE = 1024  # samples in a forward pass that only the loss is wanted of
 
 
+@runtime_checkable
 class Probe(Protocol):
     """Measures states, and writes into the run's columns."""
 
@@ -138,7 +139,7 @@ class Evaluation:
             measured[0] = math.nan
         else:
             run.note("loss", measured[0])
-        run.evaluations.append([run.iteration, *measured, error])
+        run.evaluations.append([float(run.iteration), *measured, error])
         if math.inf in measured:
             raise NotFinite
         if run.best < 0 or self._score(run.evaluations[-1]) < self._score(run.evaluations[run.best]):

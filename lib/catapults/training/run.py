@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -206,6 +206,7 @@ def matching(
     return as_numbers(targets, output).reshape(outputs.shape)
 
 
+@runtime_checkable
 class Reference(Protocol):
     """What a multiple refers to."""
 
