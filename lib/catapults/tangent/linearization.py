@@ -119,7 +119,7 @@ class Linearization:
     ) -> tuple[float, dict[str, Tensor]]:
         """||K|| and :meth:`vjp` together, all that a step of SGD needs.
 
-        Raises :class:`catapults.eigenspace.NotFinite` for a kernel that is not.
+        Raises :class:`catapults.tangent.eigenspace.NotFinite` for a kernel that is not.
         """
         kernel, gradient = self._lower_triangle_and_vjp(cotangent, add_to)
         if len(kernel) > blocks.SIDE:
