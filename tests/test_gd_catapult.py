@@ -260,9 +260,14 @@ def test_claims_fail_without_a_catapult(run):
     assert "no catapult" in claims([calm])["spike"].sentence
 
 
-@pytest.mark.parametrize("last", [math.inf, 3e6])
-@pytest.mark.parametrize("hessian", [1.0, [1.0, math.nan, math.nan, math.nan], [1.0, math.inf, 1.0, math.nan]])
-@pytest.mark.parametrize("tops, top", [((2,), [0.5, 29, 890, math.nan]), ((1, 2), [0.4, 27, 880, math.nan] * 2)])
+@pytest.mark.parametrize(
+    "last, hessian, tops, top",
+    [
+        (math.inf, 1.0, (2,), [0.5, 29, 890, math.nan]),
+        (3e6, [1.0, math.nan, math.nan, math.nan], (1, 2), [0.4, 27, 880, math.nan] * 2),
+        (math.inf, [1.0, math.inf, 1.0, math.nan], (1, 2), [0.4, 27, 880, math.nan] * 2),
+    ],
+)
 def test_claims_fail_for_a_divergence(run, last, hessian, tops, top):
     norm = [40.0, 50.0, 90.0, math.nan]
     bad = replace(course(run, [1.0, 30.0, 900.0, last], top, norm, True, hessian, tops), outputs=3)
