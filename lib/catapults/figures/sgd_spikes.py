@@ -95,7 +95,7 @@ def hessian(run: SGDRun) -> Figure | None:
     exact, kernel = run.hessian
     if not len(exact):
         return None
-    limits = [0.9 * min(exact.min(), kernel.min()), 1.1 * max(exact.max(), kernel.max())]
+    limits = [0.9 * float(min(exact.min(), kernel.min())), 1.1 * float(max(exact.max(), kernel.max()))]
     name = mathtext("b/‖K‖" if run.outputs == 1 else "bc/‖K‖")
     with canvas("hessian", height=3.6) as (figure, save):
         axes = figure.subplots()
