@@ -185,7 +185,7 @@ class TestClaims:
         assert "steps above" in batch_table(run).markdown
 
     def test_their_share(self):
-        """90 of the 20 steps before the best validation: whole per cents over both seeds."""
+        """Of the 20 steps before the best validation, over both seeds."""
         run = changed(course(*PAPER), 4, made(0.1, 0.9, catapults=5))
         assert (
             "| 0.5 η_crit | 4 | 5 ± 0 | 25 % | 0.100 ± 0.000 | 0.900 ± 0.000 | 40 | 2 of 2 |"
