@@ -24,11 +24,25 @@ class NotHere(Exception):
 
 
 def module_of(experiment: Experiment) -> str:
-    """The dotted name of the module that computes it: one of these, or its own where its class has ``compute``."""
+    """The dotted name of the module that computes it: one of these, or its own where its class has ``compute``.
+
+    Nothing is imported. Raises :class:`NotHere`.
+    """
     if hasattr(type(experiment), "compute"):
         return type(experiment).__module__
     name = type(experiment).__name__
-    return f"{__name__}.{_WHERE[name]}" if name in _WHERE else _benchmark(_BENCHMARKS[name]).__name__
+    if name in _WHERE:
+        return f"{__name__}.{_WHERE[name]}"
+    if name not in _BENCHMARKS:
+        raise NotHere(
+            f"{name}: nothing here computes it; allowed are classes with a method compute, and those of this library"
+        )
+    full = f"benchmarks.{_BENCHMARKS[name]}"
+    if not _file(full).exists():
+        raise NotHere(
+            f"{_file(full)}: not there; timings need a checkout of the project, installed with pip install -e"
+        )
+    return full
 
 
 def compute(experiment: Experiment, task: Any, needed: tuple[Any, ...], device: str, **options: Any) -> Any:
@@ -36,17 +50,19 @@ def compute(experiment: Experiment, task: Any, needed: tuple[Any, ...], device: 
     ``device``: as in :func:`catapults.devices.device`; ``options``: ``progress`` and ``checkpoint``."""
     if hasattr(type(experiment), "compute"):
         return experiment.compute(task, needed, device, **options)
-    module = importlib.import_module(module_of(experiment))
+    name = module_of(experiment)
+    module = importlib.import_module(name) if name.startswith("catapults.") else _benchmark(name)
     return module.compute(experiment, task, needed, device, **options)
 
 
 def _benchmark(name: str) -> ModuleType:
-    full = f"benchmarks.{name}"
-    if full not in sys.modules:
-        file = Path(__file__).parents[4] / "benchmarks" / f"{name}.py"
-        if not file.exists():
-            raise NotHere(f"{file}: not there; timings need a checkout of the project, installed with pip install -e")
-        spec = importlib.util.spec_from_file_location(full, file)
-        sys.modules[full] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[full])
-    return sys.modules[full]
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, _file(name))
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def _file(name: str) -> Path:
+    """Of a module of the checkout."""
+    return Path(__file__).parents[4].joinpath(*name.split(".")).with_suffix(".py")
