@@ -59,7 +59,7 @@ def load(experiment: Experiment, key: str) -> tuple[Any, Made] | None:
         result, about = files.read(path(experiment, key), experiment.Result)
     except (OSError, files.Damaged):
         return None
-    return (result, about["made"]) if about["key"] == key else None
+    return (result, about["made"]) if about.get("key") == key else None
 
 
 def save(experiment: Experiment, result: Any, made: Made, key: str) -> None:

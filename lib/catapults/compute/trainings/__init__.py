@@ -34,14 +34,11 @@ def module_of(experiment: Experiment) -> str:
     if name in _WHERE:
         return f"{__name__}.{_WHERE[name]}"
     if name not in _BENCHMARKS:
-        raise NotHere(
-            f"{name}: nothing here computes it; allowed are classes with a method compute, and those of this library"
-        )
+        raise NotHere(f"{name}: nothing here computes it; allowed are classes that have a method compute")
     full = f"benchmarks.{_BENCHMARKS[name]}"
     if not _file(full).exists():
-        raise NotHere(
-            f"{_file(full)}: not there; timings need a checkout of the project, installed with pip install -e"
-        )
+        where = "timings need a checkout of the project, installed with pip install -e"
+        raise NotHere(f"{_file(full)}: not there; {where}")
     return full
 
 
