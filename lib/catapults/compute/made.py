@@ -11,19 +11,21 @@ from typing import Any
 import psutil
 
 from .. import __version__, devices
-from ..experiments import Experiment
 from . import fingerprint
 
 Made = dict[str, Any]
 
 
-def made(experiment: Experiment, module: str, drawn: str, device: str, seconds: float) -> Made:
-    """``module``: that computed it; ``drawn``: the hash of the tensors that it drew."""
-    return {
+def code(module: str) -> Made:
+    """Which code a module's computations run through, to be asked before they begin: files can change meanwhile."""
+    return {"modules": fingerprint.modules(module), "commit": commit()}
+
+
+def made(code: Made, drawn: str, device: str, seconds: float) -> Made:
+    """``code``: of :func:`code`; ``drawn``: the hash of the tensors that were drawn."""
+    return code | {
         "drawn": drawn,
-        "modules": fingerprint.modules(module),
         "versions": fingerprint.dependencies() | {"catapults": __version__},
-        "commit": commit(),
         "device": device_name(device, threads=1),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "seconds": round(seconds, 3),
