@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from catapults import models, tangent
-from catapults.eigenspace import top_eigenpairs
+from catapults.tangent.eigenspace import top_eigenpairs
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 

@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from catapults import chain, generalization, models, sgd
+from catapults import generalization, models, sgd
 from catapults.data import Split
 from catapults.generalization import fit, performance
+from catapults.tangent import descent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -153,7 +154,7 @@ class TestLargeSets:
     def test_a_batch_in_parts_is_the_batch(self, monkeypatch, name, size):
         (whole, *sets), (parts, *_) = problem(**MODELS[name]), problem(**MODELS[name])
         one = fit(whole, *sets, 0.3, size, STEPS, critical_every=None)
-        monkeypatch.setattr(chain, "_SIDE", 5)
+        monkeypatch.setattr(descent, "_SIDE", 5)
         monkeypatch.setattr(generalization, "_AT_ONCE", 7)
         several = fit(parts, *sets, 0.3, size, STEPS, critical_every=None)
         for field in ("batch_loss", "training_loss", "validation_loss"):

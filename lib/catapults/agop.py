@@ -7,7 +7,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from .precision import full_precision
-from .tangent import add_gram, flat_outputs, mirrored, refuse_unsuitable_layers
+from .tangent.blocks import add_gram, mirrored
+from .tangent.calls import flat_outputs
+from .tangent.trial import refuse_unsuitable_layers
 
 _NUMBERS = 2**24  # of input gradients at a time (64 MiB in float32)
 _SAMPLES = 1024  # at a time, at most: what a forward and backward pass keeps grows with them

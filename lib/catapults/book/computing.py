@@ -10,7 +10,7 @@ from .. import paper
 from ..compute import job, record, store, verify
 from ..compute.made import commit
 from ..compute.processes import environment
-from ..compute.sweep import Results, sweep
+from ..compute.sweep import sweep
 from ..display import number
 from ..experiments import Experiment, Page, ParameterError
 from . import runs as runs_file
@@ -28,7 +28,9 @@ def compute(
     runs: RunsArgument = None,
     preset: PresetOption = "book",
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds; by default as the preset says.")] = None,
-    hours: Annotated[float | None, typer.Option(help="After which nothing new begins and long trainings pause.")] = None,
+    hours: Annotated[
+        float | None, typer.Option(help="After which nothing new begins and long trainings pause.")
+    ] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a Dask cluster, tcp://HOST:PORT.")] = None,
     device: DeviceOption = "auto",
     again: Annotated[bool, typer.Option(help="Compute what the record has from other code, too.")] = False,
@@ -44,7 +46,13 @@ def compute(
             typer.echo(f"  {job.LINE.format(folder=pack.name)}\nand then, here:\n  catapults record add {pack}")
             return
         results = sweep(
-            experiments, device=device, scheduler=scheduler, hours=hours, again=again, in_order=bool(runs), progress=True
+            experiments,
+            device=device,
+            scheduler=scheduler,
+            hours=hours,
+            again=again,
+            in_order=bool(runs),
+            progress=True,
         )
     typer.echo(results.describe())
     if any(not outcome.unfinished for outcome in results.failures):
@@ -90,7 +98,9 @@ def show(run: Annotated[str, typer.Argument(help="A run of chapters/runs.yml.")]
 
 @record_app.command("add")
 def add(
-    folders: Annotated[list[Path] | None, typer.Argument(help="Jobs or folders of results; by default the store.")] = None,
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Jobs or folders of results; by default the store.")
+    ] = None,
     prune: Annotated[bool, typer.Option(help="Take out what no run asks for.")] = False,
     device: DeviceOption = "auto",
 ) -> None:

@@ -12,7 +12,7 @@ from distributed.utils import LoopRunner
 
 from .. import data
 from . import draws, estimate, fingerprint, store
-from .trainings import NotHere, module_of
+from .trainings import source_of
 from .workers import Answer, Failure, Finished, Queue, Task, attempt
 
 _PATIENCE = 5  # seconds for the scheduler to answer
@@ -40,10 +40,9 @@ def on_cluster(queue: Queue, scheduler: str) -> Iterator[Finished]:
             fresh, most = {}, _AHEAD * max(1, sum(client.nthreads().values()))
             while len(running) + len(fresh) < most and (taken := queue.take()):
                 task, needed = taken
-                expected = store.surroundings(module_of(task.experiment), task.device)
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
-                    fresh[client.submit(_attempt_there, task, needed, expected, pure=False)] = task
+                    fresh[client.submit(_attempt_there, task, needed, _surroundings(task), pure=False)] = task
             running.update(fresh)
             return list(fresh)
 
@@ -77,12 +76,16 @@ async def _greet(scheduler: str) -> None:
 
 def _compare(client: distributed.Client, scheduler: str, tasks: list[Task]) -> None:
     """Refuse the cluster before any work if a worker that is there now differs."""
-    for module, device in {(module_of(task.experiment), task.device) for task in tasks}:
-        expected = store.surroundings(module, device)
-        for worker, found in client.run(store.surroundings, module, device, on_error="return").items():
+    for task in {(source_of(task.experiment), task.device): task for task in tasks}.values():
+        expected = _surroundings(task)
+        for worker, found in client.run(_surroundings, task, on_error="return").items():
             difference = Failure.of(found).message if isinstance(found, Exception) else _difference(expected, found)
             if difference:
                 raise _refusal(scheduler, f"worker {worker}: {difference}")
+
+
+def _surroundings(task: Task) -> dict[str, Any]:
+    return store.surroundings(source_of(task.experiment), task.device)
 
 
 def _attempt_there(task: Task, needed: tuple[Any, ...], expected: dict[str, Any]) -> Answer | WorkersDiffer:
@@ -91,11 +94,11 @@ def _attempt_there(task: Task, needed: tuple[Any, ...], expected: dict[str, Any]
     Its checkpoint is on the worker, in the folder of the results there.
     """
     try:
-        difference = _difference(expected, store.surroundings(module_of(task.experiment), task.device))
+        difference = _difference(expected, _surroundings(task))
         if not difference and store.key(task.experiment, task.device) != task.key:
             difference = f"data: its {draws.dataset(task.experiment)} is not the one here"
         estimate.refuse_impossible(task.experiment, task.device)
-    except (data.DataError, NotHere, ValueError) as error:
+    except (data.DataError, ValueError) as error:
         return Failure.of(error)
     if difference:
         return WorkersDiffer(f"worker {distributed.get_worker().address}: {difference}")

@@ -5,7 +5,6 @@ import functools
 import hashlib
 import importlib.metadata
 import platform
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,23 +24,16 @@ _version = functools.cache(importlib.metadata.version)
 _known: dict[tuple[Path, Path], dict[Path, int]] = {}  # the files that a module reaches, with when they were changed
 
 
-def modules(name: str) -> dict[str, str]:
-    """A short hash of the code of an imported module and of all the library's modules that it imports, by path.
+def modules(source: Path) -> dict[str, str]:
+    """A short hash of the code of a file and of all the library's modules that it imports, by path.
 
-    ``name``: dotted; not imported yet are allowed modules of the library and, such as ``benchmarks.scaling``, of its
-    checkout. Of a module outside of the library, imports from other such modules are not followed. Docstrings,
-    comments, layout and the messages of errors do not count. Raises ``ValueError`` for what other processes cannot
-    import: a notebook, a script.
+    Of a file outside of the library, imports from other such files are not followed. Docstrings, comments, layout and
+    the messages of errors do not count.
     """
-    file = getattr(sys.modules.get(name), "__file__", None) or _file_of(name)
-    if file is None or name == "__main__":
-        here = "what is defined in a notebook or a script cannot be imported by other processes"
-        raise ValueError(f"module = {name!r}: {here}; allowed are modules")
-    start = Path(file)
-    files = _known.get((start, _PACKAGE), {})
+    files = _known.get((source, _PACKAGE), {})
     if not files or files != _changes(files):
-        files = _known[start, _PACKAGE] = _changes([start, *_reached(start)])
-    names = (p.relative_to(_PACKAGE).as_posix() if p.is_relative_to(_PACKAGE) else name for p in files)
+        files = _known[source, _PACKAGE] = _changes([source, *_reached(source)])
+    names = (p.relative_to(_PACKAGE).as_posix() if p.is_relative_to(_PACKAGE) else p.name for p in files)
     return dict(sorted(zip(names, map(of_code, files), strict=True)))
 
 
@@ -130,14 +122,6 @@ def _executed(name: str) -> Iterator[Path]:
         if place == _PACKAGE or not place.is_relative_to(_PACKAGE):
             return
         yield from (file for file in (place.with_suffix(".py"), place / "__init__.py") if file.exists())
-
-
-def _file_of(name: str) -> Path | None:
-    """Of a module that is not imported yet."""
-    if name.split(".")[0] == "catapults":
-        return next(iter(_executed(name)), None)
-    beside = _PACKAGE.parents[1].joinpath(*name.split(".")).with_suffix(".py")
-    return beside if beside.exists() else None
 
 
 def changed(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -11,10 +11,11 @@ from typing import Any
 
 from ..experiments import Experiment
 from ..experiments.kinds import restored
-from . import draws, files, record, store, sweep
+from . import draws, files, record, store
 from .atomic import written
 from .made import Made
 from .processes import environment
+from .sweep import Results, look_up, sweep
 
 LINE = "python -m catapults.compute {folder} --hours 2"
 _LIST, _README = "experiments.json", "README.txt"
@@ -26,15 +27,16 @@ def pack(experiments: Sequence[Experiment], folder: Path, device: str = "auto") 
     Raises the errors of :func:`catapults.data.load` where the data cannot be had.
     """
     every = {experiment.key: experiment for experiment in experiments}
-    found = sweep.look_up(list(every.values()), device)
+    found = look_up(list(every.values()), device)
     absent = [experiment for key, experiment in every.items() if key not in found]
     needs = [need for experiment in absent for need in experiment.needs]
-    have = sweep.look_up([need for need in needs if need.key not in every], device)
+    have = look_up([need for need in needs if need.key not in every], device)
     listed = {e.key: e for a in absent for e in (*(n for n in a.needs if n.key not in have | found), a)}
     for experiment in listed.values():
         draws.pack(experiment, folder)
     with environment({record.FOLDER: str(folder / "needs")}):
-        record.take((o.experiment, o.result, o.made) for o in (have | found).values() if o.experiment in needs)
+        wanted = {need.key for need in needs}
+        record.take((o.experiment, o.result, o.made) for key, o in (have | found).items() if key in wanted)
     entries = [
         {"class": type(e).__name__, "experiment": e.model_dump(mode="json", exclude_defaults=True), "key": e.key}
         for e in listed.values()
@@ -45,7 +47,7 @@ def pack(experiments: Sequence[Experiment], folder: Path, device: str = "auto") 
     return absent
 
 
-def run(folder: Path, hours: float | None = None, device: str = "auto", processes: int | None = None) -> sweep.Results:
+def run(folder: Path, hours: float | None = None, device: str = "auto", processes: int | None = None) -> Results:
     """Compute what is missing of a job, in its order, until the time is over; the next call goes on from there.
 
     Raises ``ValueError`` for a folder that is no job.
@@ -57,9 +59,7 @@ def run(folder: Path, hours: float | None = None, device: str = "auto", processe
         record.FOLDER: str((folder / "needs").absolute()),
     }
     with environment(places):
-        return sweep.sweep(
-            experiments, device=device, processes=processes, hours=hours, in_order=True, progress=True
-        )
+        return sweep(experiments, device=device, processes=processes, hours=hours, in_order=True, progress=True)
 
 
 def results(folder: Path) -> Iterator[tuple[Experiment, Any, Made]]:
@@ -84,4 +84,3 @@ def _listed(folder: Path) -> list[Experiment]:
         if experiment.key != entry["key"]:
             raise ValueError(f"{folder}: {experiment.name} was packed by another version of the library; pack it again")
     return experiments
-

@@ -16,9 +16,9 @@ from . import fingerprint
 Made = dict[str, Any]
 
 
-def code(module: str) -> Made:
-    """Which code a module's computations run through, to be asked before they begin: files can change meanwhile."""
-    return {"modules": fingerprint.modules(module), "commit": commit()}
+def code(source: Path) -> Made:
+    """Which code the computations of a file run through, to be asked before they begin: it can change meanwhile."""
+    return {"modules": fingerprint.modules(source), "commit": commit()}
 
 
 def made(code: Made, drawn: str, device: str, seconds: float) -> Made:
@@ -35,7 +35,7 @@ def made(code: Made, drawn: str, device: str, seconds: float) -> Made:
 
 def device_name(device: str, threads: int | None = None) -> str:
     """``cpu (2 threads, x86_64)`` or the accelerator's name; by default with the threads that PyTorch uses now."""
-    place = devices.name(device)
+    place = devices.name_of(device)
     if place.startswith("cuda"):
         import torch
 

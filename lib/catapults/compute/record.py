@@ -1,17 +1,17 @@
 """The results that the published book shows: small files in the repository, found by experiment alone."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from .. import data
+from ..data.folders import named
 from ..experiments import Experiment
 from . import files, fingerprint, store
 from .atomic import written
 from .made import Made
-from .trainings import NotHere, module_of
+from .trainings import NotHere, source_of
 
 FOLDER = "CATAPULTS_RECORD"
 LIMIT = 12 * 2**20  # bytes of all files together
@@ -39,9 +39,9 @@ class Entry:
 
 
 def folder() -> Path | None:
-    """``CATAPULTS_RECORD``, or the folder ``record`` of the project that this process is in; ``None`` outside of one."""
-    if named := os.environ.get(FOLDER):
-        return Path(named).expanduser().absolute()
+    """``CATAPULTS_RECORD``, or the folder ``record`` of the project that this process is in; ``None`` elsewhere."""
+    if given := named(FOLDER):
+        return given
     here = Path.cwd()
     return next((f / "record" for f in (here, *here.parents) if (f / "chapters" / "runs.yml").exists()), None)
 
@@ -83,7 +83,7 @@ def _made(place: Path, about: dict[str, Any], experiment: Experiment) -> Made:
 def behind(experiment: Experiment, made: Made) -> tuple[str, ...]:
     """The modules whose code has changed since; none of timings where nothing here can take them again."""
     try:
-        now = fingerprint.modules(module_of(experiment))
+        now = fingerprint.modules(source_of(experiment))
     except NotHere:
         return ()
     return tuple(fingerprint.changed(made["modules"], now))

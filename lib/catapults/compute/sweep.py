@@ -132,7 +132,7 @@ def sweep(
     that does not answer; :class:`catapults.compute.cluster.WorkersDiffer` where its workers would not compute the same.
     """
     check_scheduler(scheduler)
-    devices.check(device)
+    devices.name_of(device)
     if processes is not None:
         whole_number(1, processes=processes)
     if hours is not None and not hours > 0:
@@ -249,12 +249,10 @@ def _computed(
             show(task, outcomes[experiment.key])
     left = {task.key for task in queue.left}
     for task in (task for task in tasks if task.key in left):  # needs first
-        missing = [need for need in task.experiment.needs if need.key not in have]
-        why = f"no time was left of {hours} hours"
-        if missing:
-            why = f"it needs {', '.join(need.name for need in missing)}"
-        unfinished = all(outcomes[need.key].unfinished for need in missing)
-        outcomes[task.experiment.key] = Outcome(task.experiment, failure=why, unfinished=unfinished)
+        needs = [need for need in task.experiment.needs if need.key not in have]
+        failed = [need.name for need in needs if not outcomes[need.key].unfinished]
+        why = f"it needs {', '.join(failed)}, which failed" if failed else f"no time was left of {hours} hours"
+        outcomes[task.experiment.key] = Outcome(task.experiment, failure=why, unfinished=not failed)
     return outcomes
 
 
@@ -297,7 +295,7 @@ def _workers(queue: Any, device: str, scheduler: str | None, processes: int | No
     if processes is None:
         import torch
 
-        processes = min(torch.get_num_threads(), len(queue.left)) if devices.name(device) == "cpu" else 1
+        processes = min(torch.get_num_threads(), len(queue.left)) if devices.name_of(device) == "cpu" else 1
     return workers.serially(queue, progress) if processes <= 1 else workers.in_processes(queue, processes)
 
 

@@ -16,7 +16,9 @@ from . import record
 from .made import Made
 
 EARLY = 3  # iterations, before which no training is chaotic
-TOLERANCE = 1e-3  # of their numbers, relatively: another kind of processor rounds otherwise, a step or two multiply that
+TOLERANCE = (
+    1e-3  # of their numbers, relatively: another kind of processor rounds otherwise, a step or two multiply that
+)
 
 
 @dataclass(frozen=True)

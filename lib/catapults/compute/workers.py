@@ -18,7 +18,7 @@ from . import draws, files
 from .checkpoints import Checkpoint, OutOfTime
 from .made import Made, code, made
 from .processes import pool, threads
-from .trainings import compute, module_of
+from .trainings import compute, source_of
 
 _ATTEMPTS = 3  # of an experiment that runs alone and whose process dies
 
@@ -90,7 +90,7 @@ def attempt(task: Task, needed: tuple[Any, ...], progress: bool = False) -> Answ
             warnings.filterwarnings("ignore", message=".*diverge", category=RuntimeWarning)  # which the result says
             if task.until is not None and time.time() >= task.until:
                 raise OutOfTime("no time was left")
-            started, by = time.perf_counter(), code(module_of(experiment))
+            started, by = time.perf_counter(), code(source_of(experiment))
             drawn = draws.draw(experiment)
             result = compute(experiment, drawn, needed, task.device, progress=progress, checkpoint=checkpoint)
             seconds = time.perf_counter() - started

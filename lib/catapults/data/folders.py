@@ -45,5 +45,5 @@ def cache_folder() -> Path:
     return folder if folder.is_absolute() else Path(tempfile.gettempdir()) / f"catapults-{os.getuid()}"
 
 
-for _variable in (DATA, CACHE, "CATAPULTS_RESULTS", "CATAPULTS_JOB"):
+for _variable in (DATA, CACHE, "CATAPULTS_RESULTS", "CATAPULTS_RECORD", "CATAPULTS_JOB"):
     named(_variable)

@@ -1,4 +1,4 @@
-"""From an experiment to its result: a module for each family of experiments. What it takes from others is given to it."""
+"""From an experiment to its result: a module for each family of experiments. What one needs is given to it."""
 
 import importlib
 import importlib.util
@@ -19,27 +19,31 @@ _WHERE = {
 _BENCHMARKS = {"Scaling": "scaling"}  # modules of benchmarks/ in a checkout: timings, which are no trainings
 
 
-class NotHere(Exception):
+class NotHere(ValueError):
     """An experiment cannot be computed by what is installed here; the message says what it takes."""
 
 
-def module_of(experiment: Experiment) -> str:
-    """The dotted name of the module that computes it: one of these, or its own where its class has ``compute``.
+def source_of(experiment: Experiment) -> Path:
+    """The file that computes it: a module beside this one, or that of its own class where this has ``compute``.
 
-    Nothing is imported. Raises :class:`NotHere`.
+    Raises ``ValueError`` for a class that other processes cannot import, such as one of a notebook or a script, and
+    :class:`NotHere`.
     """
-    if hasattr(type(experiment), "compute"):
-        return type(experiment).__module__
-    name = type(experiment).__name__
-    if name in _WHERE:
-        return f"{__name__}.{_WHERE[name]}"
-    if name not in _BENCHMARKS:
-        raise NotHere(f"{name}: nothing here computes it; allowed are classes that have a method compute")
-    full = f"benchmarks.{_BENCHMARKS[name]}"
-    if not _file(full).exists():
-        where = "timings need a checkout of the project, installed with pip install -e"
-        raise NotHere(f"{_file(full)}: not there; {where}")
-    return full
+    kind = type(experiment)
+    if hasattr(kind, "compute"):
+        file = getattr(sys.modules[kind.__module__], "__file__", None)
+        if file is None or kind.__module__ == "__main__":
+            here = "what is defined in a notebook or a script cannot be imported by other processes"
+            raise ValueError(f"{kind.__name__}: {here}; allowed are classes of modules")
+        return Path(file)
+    if kind.__name__ in _WHERE:
+        return Path(__file__).with_name(f"{_WHERE[kind.__name__]}.py")
+    if kind.__name__ not in _BENCHMARKS:
+        raise NotHere(f"{kind.__name__}: nothing here computes it; allowed are classes that have a method compute")
+    file = Path(__file__).parents[4] / "benchmarks" / f"{_BENCHMARKS[kind.__name__]}.py"
+    if not file.exists():
+        raise NotHere(f"{file}: not there; timings need a checkout of the project, installed with pip install -e")
+    return file
 
 
 def compute(experiment: Experiment, task: Any, needed: tuple[Any, ...], device: str, **options: Any) -> Any:
@@ -47,19 +51,15 @@ def compute(experiment: Experiment, task: Any, needed: tuple[Any, ...], device: 
     ``device``: as in :func:`catapults.devices.device`; ``options``: ``progress`` and ``checkpoint``."""
     if hasattr(type(experiment), "compute"):
         return experiment.compute(task, needed, device, **options)
-    name = module_of(experiment)
-    module = importlib.import_module(name) if name.startswith("catapults.") else _benchmark(name)
-    return module.compute(experiment, task, needed, device, **options)
+    return _loaded(source_of(experiment)).compute(experiment, task, needed, device, **options)
 
 
-def _benchmark(name: str) -> ModuleType:
+def _loaded(source: Path) -> ModuleType:
+    if source.parent == Path(__file__).parent:
+        return importlib.import_module(f"{__name__}.{source.stem}")
+    name = f"benchmarks.{source.stem}"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, _file(name))
+        spec = importlib.util.spec_from_file_location(name, source)
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return sys.modules[name]
-
-
-def _file(name: str) -> Path:
-    """Of a module of the checkout."""
-    return Path(__file__).parents[4].joinpath(*name.split(".")).with_suffix(".py")

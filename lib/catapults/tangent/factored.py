@@ -18,8 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .precision import full_precision
-from .tangent import Linearization, LinearPart
+from ..precision import full_precision
+from .linear import LinearPart
+from .linearization import Linearization
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Section 2 and appendix A of the paper: ``H = 2/n J^T J + 2/n sum_i (f_i - y_i) d^2 f_i``. The first term has the
 kernel's eigenvalues times ``2/n`` and the eigenvectors ``J^T u_i``, so that Lanczos iteration started from ``J^T u_1``
 converges in a few Hessian-vector products. Those come from the chain rule written out
-(:mod:`catapults.factored`) for a fully connected network with more parameters than its samples need, and from
+(:mod:`catapults.tangent.factored`) for a fully connected network with more parameters than its samples need, and from
 differentiating the gradient for all others.
 """
 
@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..precision import full_precision
 from . import factored
 from .eigenspace import top_eigenpairs
 from .factored import FactoredHessian
-from .precision import full_precision
-from .tangent import Linearization, linearize
+from .linearization import Linearization, linearize
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def critical_learning_rate(
 
     The parameters and the errors are those of :func:`top_eigenpair`.
     """
-    value = _lanczos(*_problem(model, inputs, targets, start, linearization), tolerance)[0]
+    value = _lanczos(*_operator_and_start(model, inputs, targets, start, linearization), tolerance)[0]
     return 2 / value if value > 0 else math.inf
 
 
@@ -65,7 +65,7 @@ def top_eigenpair(
     Raises ``ValueError`` for a start of another size or with entries that are not finite, and ``RuntimeError`` when
     ``max_products`` do not suffice.
     """
-    operator, first = _problem(model, inputs, targets, start, linearization)
+    operator, first = _operator_and_start(model, inputs, targets, start, linearization)
     value, vector, products = _lanczos(operator, first, tolerance, max_products)
     return TopEigenpair(value, operator.vector(vector), products)
 
@@ -103,7 +103,7 @@ class _Graph:
         return torch.cat([r.flatten() for r in result])
 
 
-def _problem(
+def _operator_and_start(
     model: nn.Module, inputs: Tensor, targets: Tensor, start: Tensor | None, linearization: Linearization | None
 ) -> tuple[_Graph | FactoredHessian, Tensor]:
     """The Hessian in the form that suits the model, and where to start."""
