@@ -158,7 +158,7 @@ class WholeBatch:
             rate = hessian.critical_learning_rate(run.model, run.inputs, run.targets, start)
             run.note("hessian_critical_learning_rate", rate)
         whole.split(run)
-        run.note("unstable_directions", int((whole.pairs.values * eta > m).sum()))
+        run.note("unstable_directions", float((whole.pairs.values * eta > m).sum()))
 
     def state(self) -> dict[str, Any]:
         return self._whole.state()
