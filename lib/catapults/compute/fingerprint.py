@@ -71,6 +71,8 @@ def _pieces(node: Any) -> Iterator[str]:
                 value = value.func
             if field == "body" and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 value = [statement for statement in value if not _is_text(statement)]
+            if isinstance(node, ast.JoinedStr):
+                value = [part for part in value if getattr(part, "value", None) != ""]  # which Python 3.12 adds
             yield field
             yield from _pieces(value)
         yield ")"
@@ -79,7 +81,7 @@ def _pieces(node: Any) -> Iterator[str]:
             yield from _pieces(item)
         yield "]"
     else:
-        yield repr(node)
+        yield ascii(node)  # which characters repr escapes depends on the version
 
 
 def _is_text(statement: ast.stmt) -> bool:
