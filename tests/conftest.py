@@ -13,7 +13,8 @@ import torch
 
 HOOK = jaxtyping.install_import_hook("catapults", "beartype.beartype")
 
-from catapults import data, sources  # noqa: E402  (after the hook)
+from catapults import data  # noqa: E402  (after the hook)
+from catapults.data.folders import data_folder  # noqa: E402
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # no test fails because a machine is slow
 hypothesis.settings.load_profile("untimed")
@@ -52,7 +53,7 @@ def _here(name: str, monkeypatch) -> Path | None:
     def holds_it(folder: Path | None) -> bool:
         return folder is not None and any((folder / file).exists() for file in data.DATASETS[name].files)
 
-    if not holds_it(sources.data_folder()) and holds_it(SHARED):
+    if not holds_it(data_folder()) and holds_it(SHARED):
         monkeypatch.setenv("CATAPULTS_DATA", str(SHARED))
     try:
         return data.fetch(name)

@@ -118,10 +118,10 @@ class TestTheKey:
 
     def test_it_sees_the_modules_that_the_chapter_imports_and_no_others(self, chapter, tmp_path, monkeypatch):
         package = tmp_path / "catapults"
-        shutil.copytree(Path(data.__file__).parent, package)
+        shutil.copytree(Path(fingerprint.__file__).parent, package)
         monkeypatch.setattr(fingerprint, "_PACKAGE", package)
         values = chapter.resolve({})
-        (package / "experiments" / "other.py").write_text("from .. import sources\n")
+        (package / "experiments" / "other.py").write_text("from .. import data\n")
         needed = ["tangent", "claims/__init__", "claims/base", "claims/gd_catapult", "experiments/base", "figures/base"]
         for module in [*needed, "experiments/other", "book/stage", "provenance"]:
             depends = module in needed
@@ -133,7 +133,7 @@ class TestTheKey:
 
 def test_a_change_of_the_library_executes_the_runs_that_import_it(tmp_path, monkeypatch):
     package = tmp_path / "catapults"
-    shutil.copytree(Path(data.__file__).parent, package)
+    shutil.copytree(Path(fingerprint.__file__).parent, package)
     monkeypatch.setattr(fingerprint, "_PACKAGE", package)
     chapters = {"drawing": notebook(RUN, SHOW), "plain": notebook(RUN, imports=EXPERIMENT)}
     (tmp_path / "book").mkdir()

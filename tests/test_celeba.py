@@ -2,8 +2,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from catapults import data, sources
-from catapults.celeba import CELEBA, PART
+from catapults import data
+from catapults.data import finding
+from catapults.data.celeba import CELEBA, PART
 from conftest import missing
 from samples import empty_folders, images, rows
 
@@ -14,7 +15,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def celeba_status() -> data.DatasetStatus:
-    return sources.status(CELEBA)
+    return finding.status_of(CELEBA)
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_the_known_part(part):
 
 def test_one_is_with_glasses(part):
     """They darken the rows of the eyes."""
-    images, labels = sources.obtain(CELEBA).pools[0]
+    images, labels = finding.obtain(CELEBA).pools[0]
     eyes = images[:, 14:19, 6:26].mean((1, 2, 3)) / images.mean((1, 2, 3))
     assert np.median(eyes[labels == 1]) < np.median(eyes[labels == 0]) - 0.1
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from catapults import data
-from catapults.synthetic import SYNTHETIC
+from catapults.data.synthetic import SYNTHETIC
 from hypothesis import given
 from hypothesis import strategies as st
 from samples import empty_folders, few_examples, images, own, rows, same
@@ -76,63 +76,36 @@ def test_invalid_parameters_are_named(no_type_checks, arguments, message):
     assert message in str(error.value)
 
 
-# Names
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("cifr-2", "did you mean 'cifar-2'? allowed are"),
-        ("CIFAR10:7,9", "did you mean 'cifar-10'? allowed are"),
-        ("rank 3", "did you mean 'rank-3'? allowed are"),
-        ("MINES", "did you mean 'mine'? allowed are"),
-        ("photos", "'photos': allowed are"),
-        ("cifar-10:cat,dog", "'cifar-10:cat,dog': allowed are NAME and NAME:CLASS,CLASS"),
-        ("cifar-10:7", "two or more different classes"),
-        ("sphere:1,2", "sphere takes no classes"),
-    ],
-)
-def test_a_wrong_name_is_explained(folder, name, message):
-    own(folder)
-    with pytest.raises(ValueError) as error:
-        data.check_name(name, "dataset")
-    assert str(error.value).startswith(f"dataset = {name!r}: ") and message in str(error.value)
-    if "allowed are NAME" in str(error.value):
-        assert ", ".join(data.available_names()) in str(error.value)
-        assert f"NAME.npz in the folder CATAPULTS_DATA ({folder})" in str(error.value)
-
-
-def test_right_names_pass(folder):
-    own(folder)
-    for name in [*data.available_names(), "cifar-10:3,5,1", "mine:0,-1"]:
-        data.check_name(name)
-    (folder / "mine.npz").rename(folder / "cifar10.npz")  # a file of CIFAR-10, which can also go by its own name
-    data.check_name("cifar10")
-    with pytest.raises(ValueError, match="^name = 'mine': "):
-        data.check_name("mine")
-
-
-def test_names_without_their_files(folder, monkeypatch):
-    """What is told without reading a file is told where there is none."""
-    monkeypatch.delenv("CATAPULTS_DATA")
-    assert [name for name in data.available_names() if data.is_synthetic(name)] == list(SYNTHETIC)
-    for name, outputs in {
-        "rank-3": 1, "sphere": 1, "cifar-2": 1, "cifar-10": 10, "cifar-10:0,1": 1, "cifar-10:4,2,9": 3,
-        "svhn": 10, "svhn-2": 1, "usps": 10, "usps-2": 1, "fashion-mnist-2": 1, "celeba": 1,
-        "mine": None, "mine:1,3": 1, "mine:1,3,0": 3,
-    }.items():  # fmt: skip
-        assert data.n_outputs(name) == outputs
-    for function in (data.is_synthetic, data.n_outputs):
-        with pytest.raises(ValueError, match="name = 'cifar-10:7'"):
-            function("cifar-10:7")
-
-
 @pytest.mark.parametrize(("name", "outputs"), [("mine", 4), ("mine:1,3", 1), ("mine:3,1,0", 3)])
 def test_n_outputs_are_those_of_the_targets(folder, name, outputs):
     own(folder)
     targets = data.load(name, 10).train.targets
     assert (1 if targets.dim() == 1 else targets.shape[1]) == outputs
     assert data.n_outputs(name) == (None if name == "mine" else outputs)
+
+
+# The digest of what was drawn
+
+
+def test_digest_says_whether_the_numbers_are_the_same(folder):
+    path = own(folder)
+    task = data.load("mine:1,3", 6, 2, 3)
+    path.rename(folder / "other.npz")
+    same_numbers = data.load("other:1,3", 6, 2, 3)
+    assert task.digest == same_numbers.digest != data.load("other:1,3", 6, 2, 3, seed=1).digest
+    assert len({data.load("other:1,3", *sizes).digest for sizes in [(6, 2, 3), (6, 2), (6, 0, 2), (6,)]}) == 4
+    assert task.digest != data.load("other:1,3", 6, 2, 3, label_noise=0.2).digest
+    altered = data.load("other:1,3", 6, 2, 3)
+    altered.test.targets[0] = 1 - altered.test.targets[0]
+    assert task.digest != altered.digest
+
+
+def test_digest_of_a_synthetic_task(folder):
+    """As it is on any machine: inputs are drawn by NumPy, the rest is rounded from double precision."""
+    task = data.load("rank-4", 5, 3, 2, dim=6, seed=1)
+    assert task.digest == "6fdefa76009805e1df263bc64445ad8c3c259975f4df99fc3e23ca11d2350779"
+    task.egop[0, 0] += 1
+    assert task.digest != data.load("rank-4", 5, 3, 2, dim=6, seed=1).digest
 
 
 # A person's own .npz

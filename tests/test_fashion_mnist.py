@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pooch
 import pytest
-from catapults import data, sources
-from catapults import fashion_mnist as module
+from catapults import data
+from catapults.data import fashion_mnist as module
+from catapults.data import finding
 from conftest import missing
 from samples import empty_folders, images, same
 
@@ -149,7 +150,7 @@ def test_unreachable(clothes, folder, monkeypatch):
 def test_the_debian_package(folder):
     dataset = module.FASHION_MNIST._replace(ways=module.FASHION_MNIST.ways[:1])
     try:
-        found = sources.obtain(dataset)
+        found = finding.obtain(dataset)
     except data.DataUnavailable as error:
         missing(str(error))
     assert found.origin == "from Debian package dataset-fashion-mnist" and found.identity == data.identity(
@@ -160,7 +161,7 @@ def test_the_debian_package(folder):
 
 def test_the_data_set(fashion_mnist):
     """Against what is published of it: its counts, its first classes, its mean and deviation (0.2860 and 0.3530)."""
-    found = sources.obtain(module.FASHION_MNIST)
+    found = finding.obtain(module.FASHION_MNIST)
     assert [np.bincount(pool.labels).tolist() for pool in found.pools] == [[6000] * 10, [1000] * 10]
     assert [pool.labels[:10].tolist() for pool in found.pools] == [
         [9, 0, 0, 3, 0, 2, 7, 2, 5, 5],

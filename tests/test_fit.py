@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from catapults import chain, models, tangent
+from catapults import models, tangent
 from catapults.data import Split
+from catapults.tangent import descent
 from catapults.training import Batches, Diverged, evaluation, fit, performance, probes
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -154,7 +155,7 @@ class TestLargeSets:
     def test_a_batch_in_parts_is_the_batch(self, monkeypatch, name, size):
         (whole, *sets), (parts, *_) = problem(**MODELS[name]), problem(**MODELS[name])
         one = fit(whole, *sets, 0.3, size, STEPS, critical_every=None)
-        monkeypatch.setattr(chain, "_SIDE", 5)
+        monkeypatch.setattr(descent, "_SIDE", 5)
         monkeypatch.setattr(evaluation, "_AT_ONCE", 7)
         several = fit(parts, *sets, 0.3, size, STEPS, critical_every=None)
         for field in ("batch_loss", "training_loss", "validation_loss"):

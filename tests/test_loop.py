@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from catapults import hessian
+from catapults.tangent import hessian
 from catapults.data import Split
 from catapults.sgd import stochastic_gradient_descent
 from catapults.training import Batches, Diverged, History, Quantity, fit, gradient_descent
@@ -130,7 +130,7 @@ class TestCheckpoints:
 
     def test_a_larger_kernel_is_followed_from_where_it_was(self, tmp_path, monkeypatch):
         """With subspace iteration, whose start is part of the state."""
-        from catapults import eigenspace
+        from catapults.tangent import eigenspace
 
         monkeypatch.setattr(eigenspace, "_SMALL", 8)
         for kind, name in (("gd", "relative"), ("sgd", "with replacement"), ("fit", "GD, settle")):

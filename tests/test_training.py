@@ -5,7 +5,8 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from catapults import eigenspace, hessian, models, tangent, training
+from catapults import models, tangent, training
+from catapults.tangent import eigenspace, hessian
 from catapults.training import gradient_descent
 from torch import nn
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pooch
 import pytest
-from catapults import data, sources
-from catapults import usps as module
+from catapults import data
+from catapults.data import finding
+from catapults.data import usps as module
 from samples import empty_folders, same
 
 FORMS = {"ESL": list(module.ESL_FILES), "LIBSVM": list(module.LIBSVM_FILES)}
@@ -148,7 +149,7 @@ def test_unreachable(folder, monkeypatch):
 
 
 def test_the_data_set(usps):
-    found = sources.obtain(module.USPS)
+    found = finding.obtain(module.USPS)
     assert [np.bincount(pool.labels).tolist() for pool in found.pools] == [
         [1194, 1005, 731, 658, 652, 556, 664, 645, 542, 644],
         [359, 264, 198, 166, 200, 160, 170, 147, 166, 177],

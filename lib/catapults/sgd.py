@@ -10,7 +10,7 @@ from . import schedules, tangent
 from .checks import whole_number
 from .history import History
 from .schedules import LearningRate, LearningRates
-from .span import within_span
+from .tangent.span import within_span
 from .training.loop import (
     Checkpoint,
     Loop,

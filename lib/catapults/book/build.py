@@ -68,14 +68,14 @@ def _make_pages(
 
     html = output / "html"
     digest = _digest(output / "stage")
-    if (html / ".digest").exists() and (html / ".digest").read_text() == digest:
+    if (html / ".digest").exists() and (html / ".digest").read_text(encoding="utf-8") == digest:
         say("pages: nothing changed")
     else:
         warnings = _render(output, say)
         if warnings:
             problems.append(f"Sphinx:\n{warnings}")
         else:
-            (html / ".digest").write_text(digest)
+            (html / ".digest").write_text(digest, encoding="utf-8")
     if problems:
         raise BuildError("\n\n".join(problems))
     return html / "index.html"
@@ -88,7 +88,7 @@ def _render(output: Path, say: Callable[[str], None]) -> str:
     say("pages: rendering")
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(output / "stage")]
     command += ["--path-output", str(fresh), "-W", "-n", "--keep-going", "-q"]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     pages = fresh / "_build" / "html"
     made = (pages / "index.html").exists()
     if made:
@@ -108,7 +108,7 @@ def _render(output: Path, say: Callable[[str], None]) -> str:
 def _alone(output: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Wait until no other build writes to the same folder."""
     output.mkdir(parents=True, exist_ok=True)
-    with (output / ".lock").open("w") as lock:
+    with (output / ".lock").open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

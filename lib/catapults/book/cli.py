@@ -74,7 +74,7 @@ def run_command(
             typer.echo(f"{claim['verdict']:>15}  {claim['statement']}: {claim['ours']}")
     if figures is not None:
         for figure in pictures(result.notebook):
-            (figures / f"{figure.name}.svg").write_text(_opaque(figure.svg))
+            (figures / f"{figure.name}.svg").write_text(_opaque(figure.svg), encoding="utf-8")
     path = result.path
     if output is not None:
         path = Path(shutil.copy(result.path, output))

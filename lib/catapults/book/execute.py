@@ -13,7 +13,7 @@ from typing import Any
 import nbformat
 import papermill
 
-from .. import data, fingerprint, models, provenance
+from .. import data, devices, fingerprint, provenance
 from ..processes import environment
 from . import kernels
 from .chapter import Chapter
@@ -103,7 +103,7 @@ def key(chapter: Chapter, parameters: Mapping[str, Any], preset: str, data_ident
         "library": fingerprint.library(code),
         "data": data_identity,
         "dependencies": fingerprint.dependencies("ipykernel", "papermill"),
-        "device": provenance.device_name(str(models.device(parameters["device"]))),
+        "device": provenance.device_name(str(devices.device(parameters["device"]))),
     }
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from .. import models, processes
+from .. import devices, processes
 from ..processes import threads
 from . import runs as runs_file
 from .execute import Result, execute, look_up
@@ -64,7 +64,7 @@ def execute_all(
 
 
 def _default_jobs() -> int:
-    return min(torch.get_num_threads(), _MOST_JOBS) if models.device("auto").type == "cpu" else 1
+    return min(torch.get_num_threads(), _MOST_JOBS) if devices.device("auto").type == "cpu" else 1
 
 
 def _side_by_side(names: list[str], arguments: tuple, say: Callable[[str], None], jobs: int) -> dict[str, Result]:

@@ -145,7 +145,7 @@ def load(folder: Path) -> dict[str, Run]:
     """
     path = folder / "runs.yml"
     try:
-        entries = yaml.load(path.read_text(), _UniqueKeys)
+        entries = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
         parsed = {str(name): _Entry(**entry) for name, entry in entries.items()}
     except (OSError, yaml.YAMLError, ValidationError, TypeError, AttributeError) as error:
         raise RunsError(f"{path}: {error}") from None

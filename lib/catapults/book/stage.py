@@ -28,7 +28,7 @@ def stage(root: Path, folder: Path, runs: Mapping[str, Run], results: Mapping[st
 
     Raises :class:`StageError` for a picture without alternative text or caption and for a run that _toc.yml lacks.
     """
-    toc = (root / "_toc.yml").read_text()
+    toc = (root / "_toc.yml").read_text(encoding="utf-8")
     for name in runs:
         if f"chapters/{name}" not in re.findall(r"file:\s*(\S+)", toc):
             raise StageError(f"_toc.yml: has no entry `file: chapters/{name}` for run {name!r} of chapters/runs.yml")
@@ -38,11 +38,13 @@ def stage(root: Path, folder: Path, runs: Mapping[str, Run], results: Mapping[st
         shutil.copy(root / name, folder / name)
     shutil.copytree(root / "book", folder / "book")
     for page in (folder / "book").glob("*.md"):
-        page.write_text(_with_generated_blocks(page.read_text(), runs, results, preset))
+        page.write_text(
+            _with_generated_blocks(page.read_text(encoding="utf-8"), runs, results, preset), encoding="utf-8"
+        )
     for name, run in runs.items():
         result = results[name]
         if result.notebook is None:
-            (folder / "chapters" / f"{name}.md").write_text(_page_of_absent(run, result, preset))
+            (folder / "chapters" / f"{name}.md").write_text(_page_of_absent(run, result, preset), encoding="utf-8")
         else:
             nbformat.write(page_of(run, result.notebook, runs, preset), folder / "chapters" / f"{name}.ipynb")
 

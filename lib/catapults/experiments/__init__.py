@@ -1,8 +1,10 @@
-"""Descriptions of the book's experiments: typed, validated before any work starts, and what running one gives.
+"""What is trained or measured, as typed values with their results; and what a page reads off them.
 
-A module for each experiment, to be imported by its name; here is what they share.
+:mod:`.descent`, :mod:`.stochastic` and :mod:`.fits` have the experiments, the other modules a page each. Nothing here
+imports PyTorch.
 """
 
-from .base import Experiment, NetworkExperiment, ParameterError
+from .base import Experiment, Page, ParameterError, Parameters
+from .network import Network
 
-__all__ = ["Experiment", "NetworkExperiment", "ParameterError"]
+__all__ = ["Experiment", "Network", "Page", "ParameterError", "Parameters"]

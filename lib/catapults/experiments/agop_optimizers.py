@@ -1,5 +1,6 @@
 """Seven optimisers on one task: does test performance follow the alignment of the AGOP? (Fig. 11, Table 3)"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -7,10 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import Field, field_validator, model_validator
 
-from ..display import Text
-from ..sweep import Sweep
-from .base import PositiveInt
-from .learning import LearningSweep, Seeds, Trained, Training, describe_task, performances, told, train
+from .base import Page, Positive, PositiveInt, Seed
+from .fits import Fit, Fitted, Learning
 
 TITLES = {
     "gd": "GD",
@@ -23,13 +22,13 @@ TITLES = {
 }
 
 
-class Optimizers(LearningSweep):
+class Optimizers(Learning, Page):
     """The same network trained by several optimisers, from several seeds each (section 4)."""
 
-    rates: Annotated[dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=2)]
+    rates: Annotated[dict[str, Positive], Field(min_length=2)]
     batch_size: PositiveInt  # of all but GD
     seed: ClassVar[int] = 0  # each training has one of the seeds
-    seeds: Seeds
+    seeds: Annotated[list[Seed], Field(min_length=1)]
 
     @field_validator("rates")
     @classmethod
@@ -46,10 +45,13 @@ class Optimizers(LearningSweep):
         self.trainings()
         return self
 
-    def trainings(self) -> dict[tuple[str, int], Training]:
+    def of_each_seed(self) -> list["Optimizers"]:
+        return [self]  # all seeds together are one run
+
+    def trainings(self) -> Mapping[tuple[str, int], Fit]:
         """By optimiser and seed."""
         return {
-            (name, seed): self.training(
+            (name, seed): self.fit(
                 learning_rate=rate,
                 optimizer="sgd" if name == "gd" else name,
                 batch_size=self.n_train if name == "gd" else self.batch_size,
@@ -59,11 +61,8 @@ class Optimizers(LearningSweep):
             for seed in self.seeds
         }
 
-    def run(self, progress: bool = False) -> "OptimizerRun":
-        """Train all. Raises the errors of :func:`catapults.data.load` and :class:`.learning.TrainingFailed`."""
-        trainings = self.trainings()
-        results, swept = train(list(trainings.values()), self.scheduler, progress)
-        return OptimizerRun(self, dict(zip(trainings, results, strict=True)), swept)
+    def run(self, results: Mapping[tuple[str, int], Fitted]) -> "OptimizerRun":
+        return OptimizerRun(self, dict(results))
 
 
 @dataclass(frozen=True)
@@ -71,10 +70,9 @@ class OptimizerRun:
     """``results``: by optimiser and seed."""
 
     experiment: Optimizers
-    results: dict[tuple[str, int], Trained]
-    sweep: Sweep
+    results: dict[tuple[str, int], Fitted]
 
-    def of(self, optimizer: str) -> list[Trained]:
+    def of(self, optimizer: str) -> list[Fitted]:
         """One for each seed."""
         return [self.results[optimizer, seed] for seed in self.experiment.seeds]
 
@@ -82,18 +80,6 @@ class OptimizerRun:
         """Test performance (loss or error) and alignment for each seed."""
         results = self.of(optimizer)
         return {
-            "test": performances(results, self.experiment.dataset),
+            "test": np.array([r.test for r in results]),
             "alignment": np.array([r.alignment for r in results]),
         }
-
-    def describe(self) -> Text:
-        """What was trained on what, in words."""
-        e, results = self.experiment, list(self.results.values())
-        rates = ", ".join(f"{TITLES[name]} {rate:g}" for name, rate in e.rates.items())
-        diverged, converged = sum(r.diverged for r in results), sum(r.converged for r in results)
-        text = (
-            f"{describe_task(e, results)} Learning rates: {rates}. Batches of {e.batch_size}, drawn without "
-            f"replacement until all had their turn; GD takes all. Seeds {', '.join(map(str, e.seeds))}. {converged} of "
-            f"{len(results)} trainings reach that loss, {diverged} diverge."
-        )
-        return told(text, self.sweep, results)

@@ -1,5 +1,6 @@
 """SGD with several batch sizes: catapults, test performance and AGOP (Figs. 9, 10, 29 to 32, 34; Table 1)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -8,13 +9,11 @@ from jaxtyping import Float
 from pydantic import Field, field_validator, model_validator
 
 from .. import schedules
-from ..display import Text, number
-from ..sweep import Sweep
-from .base import PositiveInt
-from .learning import LearningSweep, Rate, Seeds, Trained, Training, describe_task, performances, told, train
+from .base import Page, PositiveInt, Rate, Seed
+from .fits import Fit, Fitted, Learning
 
 
-class BatchSizes(LearningSweep):
+class BatchSizes(Learning, Page):
     """SGD at one or several rates, with several batch sizes, from several seeds each (section 4, appendix E)."""
 
     learning_rates: Annotated[list[Rate], Field(min_length=1)]
@@ -22,7 +21,7 @@ class BatchSizes(LearningSweep):
     replacement: bool
     critical_every: PositiveInt
     seed: ClassVar[int] = 0  # each training has one of the seeds
-    seeds: Seeds
+    seeds: Annotated[list[Seed], Field(min_length=1)]
 
     @field_validator("learning_rates")
     @classmethod
@@ -44,12 +43,15 @@ class BatchSizes(LearningSweep):
         self.trainings()
         return self
 
-    def trainings(self) -> dict[tuple[Rate, int, int], Training]:
+    def of_each_seed(self) -> list["BatchSizes"]:
+        return [self]  # all seeds together are one run
+
+    def trainings(self) -> Mapping[tuple[Rate, int, int], Fit]:
         """By learning rate, batch size and seed. Each is evaluated every ``evaluate_every`` steps, or after an epoch
         where that is longer; for batches above 500 one step in 200 has its critical rate measured, as it changes little
         there and costs most."""
         return {
-            (rate, size, seed): self.training(
+            (rate, size, seed): self.fit(
                 learning_rate=rate,
                 batch_size=size,
                 replacement=self.replacement,
@@ -62,11 +64,8 @@ class BatchSizes(LearningSweep):
             for seed in self.seeds
         }
 
-    def run(self, progress: bool = False) -> "BatchRun":
-        """Train all. Raises the errors of :func:`catapults.data.load` and :class:`.learning.TrainingFailed`."""
-        trainings = self.trainings()
-        results, swept = train(list(trainings.values()), self.scheduler, progress)
-        return BatchRun(self, dict(zip(trainings, results, strict=True)), swept)
+    def run(self, results: Mapping[tuple[Rate, int, int], Fitted]) -> "BatchRun":
+        return BatchRun(self, dict(results))
 
 
 @dataclass(frozen=True)
@@ -74,10 +73,9 @@ class BatchRun:
     """``results``: by learning rate, batch size and seed."""
 
     experiment: BatchSizes
-    results: dict[tuple[Rate, int, int], Trained]
-    sweep: Sweep
+    results: dict[tuple[Rate, int, int], Fitted]
 
-    def of(self, rate: Rate, size: int) -> list[Trained]:
+    def of(self, rate: Rate, size: int) -> list[Fitted]:
         """One for each seed."""
         return [self.results[rate, size, seed] for seed in self.experiment.seeds]
 
@@ -86,28 +84,6 @@ class BatchRun:
         results = self.of(rate, size)
         return {
             "catapults": np.array([float(r.catapults) for r in results]),
-            "test": performances(results, self.experiment.dataset),
+            "test": np.array([r.test for r in results]),
             "alignment": np.array([r.alignment for r in results]),
         }
-
-    def describe(self) -> Text:
-        """What was trained on what, in words."""
-        e, results = self.experiment, list(self.results.values())
-        rates = [
-            f"{str(rate).replace('eta_crit', 'η_crit')}"
-            + (f" (η_crit = {number(critical)})" if np.isfinite(critical) else "")
-            for rate in e.learning_rates
-            for critical in [
-                np.mean([r.initial_critical_learning_rate for s in e.batch_sizes for r in self.of(rate, s)])
-            ]
-        ]
-        sampling = "drawn with replacement" if e.replacement else "drawn without replacement until all had their turn"
-        diverged = sum(r.diverged for r in results)
-        converged = sum(r.converged for r in results)
-        ends = f"{converged} of {len(results)} trainings reach that loss, {diverged} diverge."
-        text = (
-            f"{describe_task(e, results)} Where an epoch is longer, it is looked at after each epoch. Learning rate: "
-            f"{' and '.join(rates)}. Batches are {sampling}; a batch of {e.n_train} is gradient descent. Seeds "
-            f"{', '.join(map(str, e.seeds))}; each draws data, initial weights and batches. {ends}"
-        )
-        return told(text, self.sweep, results)

@@ -1,31 +1,39 @@
-"""What the descriptions of experiments share: validation with messages for people, a network and its training set."""
+"""Typed values that say what is trained or measured: validated with messages for people, before any work starts."""
 
-import math
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
-import torch
-from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from torch import Tensor, nn
-
-from .. import data, models
-from ..display import number
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 PositiveInt = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Rate = int | float | str
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if type(value) in (int, float) else value
+
+
+Word = Annotated[str, BeforeValidator(_as_text)]  # papermill reads a name or a schedule that looks like a number as one
 
 
 class ParameterError(ValueError):
-    """One or several parameters of an experiment are not allowed; the message has a line for each."""
+    """One or several parameters are not allowed; the message has a line for each."""
 
 
-class Experiment(BaseModel):
-    """An immutable description. Its fields have no defaults: those stand in the parameters cell of the chapter."""
+class Parameters(BaseModel):
+    """An immutable value. Its fields have no defaults: those stand in the parameters cell of a chapter.
+
+    A field that is added later has one, which leaves the keys of all that was computed before as they were.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     @classmethod
-    def create(cls, **values: Any) -> "Experiment":
+    def create(cls, **values: Any) -> "Parameters":
         """Validate the values. Raises :class:`ParameterError`, which names parameter, value and what is allowed."""
         try:
             return cls(**values)
@@ -38,145 +46,69 @@ class Experiment(BaseModel):
             raise ParameterError("\n".join(lines)) from None
 
     @classmethod
-    def from_namespace(cls, namespace: dict[str, Any]) -> "Experiment":
+    def from_namespace(cls, namespace: Mapping[str, Any]) -> "Parameters":
         """The same from a notebook's ``globals()``, of which only the names of the fields are read."""
         return cls.create(**{name: namespace[name] for name in cls.model_fields if name in namespace})
 
-
-class NetworkExperiment(Experiment):
-    """What the experiments on a network and a small training set have in common."""
-
-    dataset: str
-    architecture: Literal["fcn", "cnn", "wrn", "vit", "myrtle"]
-    norm: Literal["layer"] | None
-    depth: PositiveInt
-    width: PositiveInt
-    image_size: PositiveInt | None
-    n_train: Annotated[int, Field(ge=2)]
-    labels: Literal["zero-one", "plus-minus"]
-    parameterization: Literal["ntk", "pytorch"]
-    gain: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    bias: bool
-    seed: Annotated[int, Field(ge=0, lt=2**63)]
-    device: str
-
-    @field_validator("dataset")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        data.check_name(value, "dataset")
-        return value
-
-    @field_validator("device")
-    @classmethod
-    def _there(cls, value: str) -> str:
-        models.device(value)
-        return value
-
-    @model_validator(mode="after")
-    def _network_fits_the_data(self) -> "NetworkExperiment":
-        if data.is_synthetic(self.dataset):
-            if self.architecture != "fcn":
-                held = f"{self.dataset!r} holds vectors"
-                raise ValueError(f"architecture = {self.architecture!r}: {held}; allowed is 'fcn'")
-            if self.image_size is not None:
-                raise ValueError(f"image_size = {self.image_size!r}: {self.dataset!r} holds vectors; allowed is None")
-            if self.labels != "zero-one":
-                raise ValueError(f"labels = {self.labels!r}: {self.dataset!r} has no classes; allowed is 'zero-one'")
-        if self.architecture in ("fcn", "cnn") and self.depth < 2:
-            raise ValueError(f"depth = {self.depth!r}: allowed are whole numbers of at least 2")
-        if self.architecture == "myrtle" and self.depth != 5:
-            raise ValueError(f"depth = {self.depth!r}: the Myrtle network has 5 weight layers; allowed is 5")
-        if self.architecture == "vit" and self.width % 4:
-            raise ValueError(f"width = {self.width!r}: a transformer with 4 heads allows multiples of 4")
-        if self.architecture == "wrn" and (self.depth < 10 or self.depth % 6 != 4):
-            raise ValueError(f"depth = {self.depth!r}: a Wide ResNet allows 6 b + 4 for b blocks a group (10, 16, ...)")
-        if self.architecture in ("wrn", "vit", "myrtle") and self.image_size is not None and self.image_size % 4:
-            raise ValueError(
-                f"image_size = {self.image_size!r}: architecture {self.architecture!r} allows multiples of 4"
-            )
-        if self.architecture != "wrn" and self.norm is not None:
-            raise ValueError(f"norm = {self.norm!r}: architecture {self.architecture!r} has none; allowed is None")
-        if self.parameterization == "pytorch" and self.gain != 1:
-            raise ValueError(f"gain = {self.gain!r}: PyTorch's default parameterisation has none; allowed is 1")
-        return self
-
-    def task(self) -> data.Task:
-        """The data. Raises the errors of :func:`catapults.data.load`."""
-        return data.load(self.dataset, self.n_train, seed=self.seed, labels=self.labels, image_size=self.image_size)
-
-    def model(self, inputs: Float[Tensor, "n ..."], outputs: int) -> nn.Module:
-        """The network at initialisation, drawn on the CPU so that a seed gives the same weights on every device."""
-        options = {"gain": self.gain, "bias": self.bias, "parameterization": self.parameterization}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            if self.architecture == "fcn":
-                return models.fcn(inputs[0].numel(), self.width, self.depth, outputs, **options)
-            channels, size = inputs.shape[1:3]
-            if self.architecture == "cnn":
-                return models.cnn(channels, size, self.width, self.depth, outputs, **options)
-            if self.architecture == "vit":
-                return models.vit(channels, size, self.width, self.depth, outputs, **options)
-            if self.architecture == "myrtle":
-                return models.myrtle(channels, size, self.width, outputs, **options)
-            return models.wide_resnet(channels, size, self.width, self.depth, outputs, norm=self.norm, **options)
-
-    def start(self) -> "Start":
-        """Data on the device, network at initialisation. Raises the errors of :func:`catapults.data.load`."""
-        device = models.device(self.device)
-        task = self.task()
-        inputs, targets = task.train.inputs.to(device), task.train.targets.to(device)
-        outputs = 1 if targets.dim() == 1 else targets.shape[1]
-        return Start(inputs, targets, self.model(inputs, outputs).to(device), task.source, str(device), outputs)
-
-    def describe(self, source: str, parameters: int) -> str:
-        """Data and network in words; ``source`` as in the task, ``parameters`` their number."""
-        size = "" if self.image_size is None else f", pooled to {self.image_size}×{self.image_size} pixels"
-        return f"Data: {source} {self.n_train} samples{size}. Network: {self.describe_network(parameters)}."
-
-    def describe_network(self, parameters: int) -> str:
-        """The network in words, without a full stop; ``parameters`` their number."""
-        network = {
-            "fcn": f"fully connected, {self.depth} weight layers with {self.width} neurons",
-            "cnn": f"convolutional, {self.depth} weight layers with {self.width} channels",
-            "vit": f"vision transformer, {self.depth} blocks with {self.width} features, 4×4-pixel patches, 4 heads",
-            "myrtle": f"Myrtle, 5 weight layers with {self.width} channels",
-            "wrn": f"Wide ResNet {self.depth}-{self.width} "
-            + ("without a norm" if self.norm is None else "with a norm over each sample instead of batch norm"),
-        }[self.architecture]
-        form = {"ntk": f"NTK parameterisation with gain {number(self.gain)}", "pytorch": "PyTorch's parameterisation"}
-        biases = "with biases" if self.bias else "no biases"
-        return f"{network}, {parameters:,} parameters, {form[self.parameterization]}, {biases}"
+    def shared_with(self, other: type["Parameters"]) -> dict[str, Any]:
+        """The values of the fields that another class has as well."""
+        return {name: getattr(self, name) for name in other.model_fields if name in type(self).model_fields}
 
 
-@dataclass(frozen=True)
-class Start:
-    """Where a training begins."""
+class Experiment(Parameters):
+    """What is trained or measured, once. Never where: no device, no scheduler, no threads.
 
-    inputs: Float[Tensor, "n ..."]
-    targets: Float[Tensor, "n ..."]
-    model: nn.Module
-    source: str
-    device: str
-    outputs: int
+    ``Result``: a frozen dataclass of numpy arrays, numbers, strings, truth values, ``None``, tuples of these but
+    arrays, and such dataclasses.
+    """
+
+    Result: ClassVar[type]
 
     @property
-    def parameters(self) -> int:
-        return sum(p.numel() for p in self.model.parameters())
+    def name(self) -> str:
+        """For people."""
+        raise NotImplementedError
+
+    @property
+    def needs(self) -> "tuple[Experiment, ...]":
+        """Other experiments whose results this one starts from."""
+        return ()
+
+    @property
+    def key(self) -> str:
+        """The sha256 of the class's name and of all fields that do not have their default."""
+        fields = self.model_dump(mode="json", exclude_defaults=True)
+        return hashlib.sha256(json.dumps([type(self).__name__, fields], sort_keys=True).encode()).hexdigest()
 
 
-def threshold(outputs: int) -> str:
-    """How the critical learning rate is written for a number of outputs."""
-    return "n/‖K‖" if outputs == 1 else "nc/‖K‖"
+class Page(Parameters):
+    """The parameters of a chapter's notebook, and the experiments that they describe."""
 
+    def experiments(self) -> list[Experiment]:
+        """All that the page shows, for every seed."""
+        return [experiment for page in self.of_each_seed() for experiment in page.trainings().values()]
 
-def check_tops(top: int | list[int], n_train: int, dataset: str) -> None:
-    """Raise ``ValueError`` unless these are dimensions of top eigenspaces of the kernel, in ascending order."""
-    tops = top if isinstance(top, list) else [top]
-    outputs = data.n_outputs(dataset)
-    largest = math.inf if outputs is None else n_train * outputs - 1
-    if not tops or sorted(set(tops)) != tops or not 1 <= tops[0] <= tops[-1] <= largest:
-        limits = "of at least 1" if outputs is None else f"from 1 to {largest}"
-        raise ValueError(f"top = {top!r}: allowed are whole numbers {limits}, one or several that ascend")
+    def with_seeds(self, number: int) -> "Page":
+        """This page with so many seeds, or with the seeds from 0 on where it lists them."""
+        seeds = list(range(number)) if isinstance(self.seeds, list) else number
+        return self.model_copy(update={"seeds": seeds} if "seeds" in type(self).model_fields else {})
+
+    def trainings(self) -> Mapping[Any, Experiment]:
+        """Of one seed, by what they are for."""
+        raise NotImplementedError
+
+    def of_each_seed(self) -> "list[Page]":
+        """This page with one seed, that and the next ones: as many as ``seeds``."""
+        one = {"seeds": 1}
+        return [self.model_copy(update=one | {"seed": self.seed + k}) for k in range(self.seeds)]
+
+    def runs(self, results: Mapping[Experiment, Any]) -> list[Any]:
+        """What the page shows, once for each seed. Raises ``KeyError`` for a result that is not there."""
+        return [page.run({name: results[e] for name, e in page.trainings().items()}) for page in self.of_each_seed()]
+
+    def run(self, results: Mapping[Any, Any]) -> Any:
+        """What the page shows of one seed; ``results`` by the names of :meth:`trainings`."""
+        raise NotImplementedError
 
 
 def _explain(detail: Any, values: dict[str, Any]) -> tuple[str, str]:

@@ -1,55 +1,37 @@
 """Full-batch gradient descent at one learning rate: chapter 1's catapults."""
 
 import math
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from pydantic import field_validator, model_validator
+from pydantic import field_validator
 
-from .. import training
-from ..display import Text, number
+from ..history import History
 from ..schedules import LearningRate
-from ..training import History
-from .base import NetworkExperiment, PositiveInt, check_tops, threshold
+from .base import Page, PositiveInt, Rate
+from .descent import Descending, GradientDescent, Measured
+from .network import threshold
 
 
-class GDCatapult(NetworkExperiment):
+class GDCatapult(Descending, Page):
     """Full-batch gradient descent at a constant rate on a small training set (section 3.1, appendix F.1)."""
 
-    learning_rate: int | float | str
-    steps: PositiveInt
-    top: PositiveInt | list[PositiveInt]
-    hessian_every: PositiveInt | None  # iterations; None: at initialisation only
+    seeds: PositiveInt
 
     @field_validator("learning_rate")
     @classmethod
-    def _readable(cls, value: int | float | str) -> int | float | str:
+    def _constant(cls, value: Rate) -> Rate:
         LearningRate.parse(value)
         return value
 
-    @model_validator(mode="after")
-    def _top_leaves_a_rest(self) -> "GDCatapult":
-        check_tops(self.top, self.n_train, self.dataset)
-        return self
+    def trainings(self) -> Mapping[str, GradientDescent]:
+        return {"catapult": GradientDescent(**self.shared_with(GradientDescent))}
 
-    def run(self, progress: bool = False) -> "GDRun":
-        """Load the data, initialise, descend. Raises the errors of :func:`catapults.data.load`."""
-        started = time.perf_counter()
-        start = self.start()
-        history = training.gradient_descent(
-            start.model,
-            start.inputs,
-            start.targets,
-            self.learning_rate,
-            self.steps,
-            self.top,
-            self.hessian_every or self.steps + 1,
-            progress=progress,
-        )
-        seconds = time.perf_counter() - started
-        return GDRun(self, start.source, start.device, history, start.parameters, start.outputs, seconds)
+    def run(self, results: Mapping[str, Measured]) -> "GDRun":
+        r = results["catapult"]
+        return GDRun(self, r.source, r.history, r.parameters, r.outputs, r.seconds)
 
 
 @dataclass(frozen=True)
@@ -58,19 +40,10 @@ class GDRun:
 
     experiment: GDCatapult
     source: str
-    device: str
     history: History
     parameters: int
     outputs: int
     seconds: float
-
-    def describe(self) -> Text:
-        """What was trained on what, in words."""
-        return Text(
-            f"{self.experiment.describe(self.source, self.parameters)} Training: {self.experiment.steps} steps at "
-            f"learning rate {number(self.learning_rate)}; it took {number(self.seconds)} s.",
-            {"kind": "data", "source": self.source},
-        )
 
     @property
     def threshold(self) -> str:

@@ -1,19 +1,17 @@
 """How often the loss rises where the rate exceeds the batch's critical one: Table 2, for several seeds and settings."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, model_validator
-from tqdm import tqdm
 
-from .. import data
 from ..catapult import RISE
-from ..display import Text, number
-from .base import Experiment, ParameterError, PositiveInt
+from .base import Page, ParameterError, PositiveInt, Seed, Word
+from .descent import Measured
 from .sgd_spikes import Matches, Reading, SGDRun, SGDSpikes, matches
+from .stochastic import StochasticDescent
 
 Setting = dict[str, Any]
 NETWORKS = {"shallow": "shallow network", "fcn": "FCN", "cnn": "CNN"}
@@ -28,20 +26,21 @@ _COMMON: Setting = {
     "replacement": False,
     "top": 1,
     "rise": RISE,
+    "seeds": 1,
     "loss_every": 1,
     "kernel_every": None,
     "hessian_every": None,
 }
 
 
-class MatchRates(Experiment):
+class MatchRates(Page):
     """SGD with three networks, each from several seeds (Table 2), and the search of a setting.
 
     ``shallow``, ``fcn`` and ``cnn`` hold parameters of :class:`SGDSpikes`. An entry of ``search`` names one of them as
     ``network`` and says what is changed; ``rises_above`` counts only rises by more than that fraction of the loss.
     """
 
-    dataset: str
+    dataset: Word
     shallow: Setting
     fcn: Setting
     cnn: Setting
@@ -50,8 +49,8 @@ class MatchRates(Experiment):
     batch_size: PositiveInt
     steps: PositiveInt
     stop_below: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)]
-    device: str
+    seed: ClassVar[int] = 0  # each training has one of the seeds
+    seeds: Annotated[list[Seed], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _all_are_experiments(self) -> "MatchRates":
@@ -77,44 +76,44 @@ class MatchRates(Experiment):
         return self.networks[setting[NETWORK]] | {k: v for k, v in setting.items() if k not in (NETWORK, ABOVE)}
 
     def _check(self, where: str, setting: Setting) -> None:
-        for name in ("dataset", "n_train", "seed", "device"):
+        for name in ("dataset", "n_train", "seed", "seeds"):
             if name in setting:
                 raise ValueError(
                     f"{where}: {name} = {setting[name]!r}; allowed is one for all settings, outside of them"
                 )
         try:
-            self.experiment(setting, self.seeds[0])
+            self.page(setting, self.seeds[0])
         except ParameterError as error:
             raise ValueError(f"{where}: {error}") from None
 
-    def experiment(self, setting: Setting, seed: int) -> SGDSpikes:
-        """One training. Raises :class:`ParameterError`."""
-        own = ("dataset", "n_train", "batch_size", "steps", "stop_below", "device")
+    def page(self, setting: Setting, seed: int) -> SGDSpikes:
+        """The chapter on SGD with one network and seed. Raises :class:`ParameterError`."""
+        own = ("dataset", "n_train", "batch_size", "steps", "stop_below")
         return SGDSpikes.create(**_COMMON | {name: getattr(self, name) for name in own} | {"seed": seed} | setting)
 
-    def task(self) -> data.Task:
-        """The shallow network's data. Raises the errors of :func:`catapults.data.load`."""
-        return self.experiment(self.shallow, self.seeds[0]).task()
+    def of_each_seed(self) -> list["MatchRates"]:
+        return [self]  # all seeds together are one run
 
-    def run(self, progress: bool = False) -> "MatchRun":
-        """Train every network and every setting from every seed. Raises the errors of :func:`catapults.data.load`."""
-        started = time.perf_counter()
+    def pages(self) -> dict[tuple[int, int], SGDSpikes]:
+        """By the number of the setting, the three networks first, and by the seed."""
         settings = [*self.networks.values(), *map(self.changed, self.search)]
-        trained: dict[str, list[SGDRun]] = {}
-        for setting in tqdm(settings, desc="match rates", disable=None if progress else True, leave=False):
-            if repr(setting) not in trained:
-                trained[repr(setting)] = [self.experiment(setting, seed).run() for seed in self.seeds]
+        return {(k, seed): self.page(setting, seed) for k, setting in enumerate(settings) for seed in self.seeds}
 
-        def rates(setting: Setting, above: float) -> Rates:
-            runs = trained[repr(setting)]
-            return Rates({r: [matches(run.history, r, above) for run in runs] for r in ("batch", "whole")}, runs)
+    def trainings(self) -> Mapping[tuple[int, int], StochasticDescent]:
+        return {name: page.trainings()["spikes"] for name, page in self.pages().items()}
 
-        return MatchRun(
-            self,
-            {name: rates(setting, 0.0) for name, setting in self.networks.items()},
-            [rates(self.changed(setting), setting.get(ABOVE, 0.0)) for setting in self.search],
-            time.perf_counter() - started,
-        )
+    def run(self, results: Mapping[tuple[int, int], Measured]) -> "MatchRun":
+        runs = {name: page.run({"spikes": results[name]}) for name, page in self.pages().items()}
+
+        def rates(k: int, above: float) -> Rates:
+            of = [runs[k, seed] for seed in self.seeds]
+            return Rates({r: [matches(run.history, r, above) for run in of] for r in ("batch", "whole")}, of)
+
+        above = [0.0] * len(NETWORKS) + [setting.get(ABOVE, 0.0) for setting in self.search]
+        every = [rates(k, least) for k, least in enumerate(above)]
+        own = dict(zip(NETWORKS, every[: len(NETWORKS)], strict=True))
+        different = {id(result): result.seconds for result in results.values()}
+        return MatchRun(self, own, every[len(NETWORKS) :], len(different), sum(different.values()))
 
 
 @dataclass(frozen=True)
@@ -146,30 +145,5 @@ class MatchRun:
     experiment: MatchRates
     networks: dict[str, Rates]
     search: list[Rates]
+    trainings: int
     seconds: float
-
-    @property
-    def device(self) -> str:
-        return self.networks["shallow"].runs[0].device
-
-    def describe(self) -> Text:
-        """What was trained on what, in words."""
-        e = self.experiment
-        trained = {id(run) for rates in [*self.networks.values(), *self.search] for run in rates.runs}
-        source = self.networks["shallow"].runs[0].source.replace(f", seed {e.seeds[0]}", "")
-        lines = [f"- {NETWORKS[name]}: {_network(rates.runs[0])}" for name, rates in self.networks.items()]
-        return Text(
-            f"{source} {e.n_train} samples, batches of {e.batch_size}, until the "
-            f"training loss is below {number(e.stop_below)} or for {e.steps} steps; seeds "
-            f"{', '.join(map(str, e.seeds))}.\n\n"
-            + "\n".join(lines)
-            + f"\n\nAll {len(trained)} trainings took {number(self.seconds)} s.",
-            {"kind": "data", "source": source},
-        )
-
-
-def _network(run: SGDRun) -> str:
-    e = run.experiment
-    size = "" if e.image_size is None else f" on {e.image_size}×{e.image_size} pixels"
-    rate = str(e.learning_rate).replace("eta_crit", "η_crit")
-    return f"{e.describe_network(run.parameters)}{size}; labels {e.labels}, learning rate {rate}."

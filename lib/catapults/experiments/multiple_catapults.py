@@ -1,36 +1,38 @@
 """Full-batch gradient descent at learning rates that rise: chapter 2's multiple catapults."""
 
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pydantic import field_validator, model_validator
 
-from .. import catapult, schedules, training
+from .. import catapult, schedules
 from ..catapult import Catapult
-from ..display import Text, number
+from ..history import History
 from ..schedules import Schedule
-from ..training import History
-from .base import NetworkExperiment, PositiveInt, check_tops, threshold
+from .base import Experiment, Page, PositiveInt, Rate
+from .descent import GradientDescent, Measured, Restart
+from .network import Network, check_tops, threshold
 
 
-class MultipleCatapults(NetworkExperiment):
+class MultipleCatapults(Network, Page):
     """Gradient descent from one initialisation under two schedules, and at the rates that these end with.
 
     Section 3.2 and appendices B.2, B.3 and F.2: the paper's schedule, our own that rises with the critical rate, and
     for either the restart of Fig. 18.
     """
 
-    paper_schedule: int | float | str
-    our_schedule: int | float | str
+    paper_schedule: Rate
+    our_schedule: Rate
     steps: PositiveInt
     restart_steps: PositiveInt
     top: PositiveInt
+    seeds: PositiveInt
 
     @field_validator("paper_schedule", "our_schedule")
     @classmethod
-    def _readable(cls, value: int | float | str, info: Any) -> int | float | str:
+    def _readable(cls, value: Rate, info: Any) -> Rate:
         schedules.check(value, info.field_name, Schedule.parse)
         return value
 
@@ -43,22 +45,18 @@ class MultipleCatapults(NetworkExperiment):
                 raise ValueError(f"{name} = {getattr(self, name)!r}: allowed are changes before iteration {self.steps}")
         return self
 
-    def run(self, progress: bool = False) -> "MultipleRun":
-        """Load the data, and descend four times. Raises the errors of :func:`catapults.data.load`."""
-        started = time.perf_counter()
-        start = self.start()
+    def trainings(self) -> Mapping[str, Experiment]:
+        shared = self.shared_with(GradientDescent) | {"hessian_every": None}
+        paper, ours = (
+            GradientDescent(**shared | {"learning_rate": rate}) for rate in (self.paper_schedule, self.our_schedule)
+        )
+        restarts = (Restart(of=one, steps=self.restart_steps) for one in (paper, ours))
+        return dict(zip(("paper", "ours", "paper restart", "our restart"), (paper, ours, *restarts), strict=True))
 
-        def descend(learning_rate: float | int | str, steps: int) -> Phase:
-            model = self.model(start.inputs, start.outputs).to(start.inputs.device)
-            history = training.gradient_descent(
-                model, start.inputs, start.targets, learning_rate, steps, self.top, progress=progress
-            )
-            return Phase(history, start.outputs)
-
-        paper, ours = (descend(schedule, self.steps) for schedule in (self.paper_schedule, self.our_schedule))
-        restarts = (descend(phase.final_rate, self.restart_steps) for phase in (paper, ours))
-        seconds = time.perf_counter() - started
-        return MultipleRun(self, start.source, start.device, paper, ours, *restarts, start.parameters, seconds)
+    def run(self, results: Mapping[str, Measured]) -> "MultipleRun":
+        first = results["paper"]
+        phases = (Phase(r.history, r.outputs) for r in results.values())
+        return MultipleRun(self, first.source, *phases, first.parameters, sum(r.seconds for r in results.values()))
 
 
 @dataclass(frozen=True)
@@ -86,12 +84,12 @@ class Phase:
     @property
     def catapults(self) -> list[Catapult]:
         h = self.history
-        return catapult.find(h.loss, h.learning_rate, h.critical_learning_rate)
+        return catapult.find(h.loss, h.rate_at_states, h.critical_learning_rate)
 
     @property
     def stretches(self) -> list["Stretch"]:
         """The run cut at the iterations at which another rate was set."""
-        rates = self.history.learning_rate
+        rates = self.history.rate_at_states
         first = [0, *(np.flatnonzero(np.diff(rates)) + 1).tolist()]
         last = [*(start - 1 for start in first[1:]), len(rates) - 1]
         return [
@@ -129,19 +127,9 @@ class MultipleRun:
 
     experiment: MultipleCatapults
     source: str
-    device: str
     paper: Phase  # under the paper's schedule
     ours: Phase  # under ours
     paper_restart: Phase  # from the start at the rate with which the paper's schedule ends
     our_restart: Phase
     parameters: int
     seconds: float
-
-    def describe(self) -> Text:
-        """What was trained on what, in words."""
-        e = self.experiment
-        return Text(
-            f"{e.describe(self.source, self.parameters)} Training: {e.steps} steps under each schedule, at most "
-            f"{e.restart_steps} from the start at either final rate; it took {number(self.seconds)} s.",
-            {"kind": "data", "source": self.source},
-        )

@@ -1,95 +1,70 @@
 """Mini-batch SGD with the critical rate of every batch: chapter 3's spikes."""
 
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, field_validator, model_validator
 
-from .. import catapult, schedules, sgd
+from .. import catapult, schedules
 from ..catapult import Spike
-from ..display import Text, number
-from ..sgd import SGDHistory
-from .base import NetworkExperiment, ParameterError, PositiveInt, check_tops, threshold
+from ..history import History
+from .base import Page, PositiveInt, Rate
+from .descent import Measured
+from .network import threshold
+from .stochastic import Sampling, StochasticDescent
 
 Reading = Literal["batch", "whole"]
 
 
-class SGDSpikes(NetworkExperiment):
+class SGDSpikes(Sampling, Page):
     """SGD from one initialisation at a rate that exceeds the critical rates of batches, and at one that does not
     (section 3.3, appendices C and F.3)."""
 
-    train_last_layer: bool
-    learning_rate: int | float | str
-    calm_learning_rate: int | float | str | None  # of the second training; None: there is none
-    batch_size: PositiveInt
-    replacement: bool
-    steps: PositiveInt  # at most, of either training
-    stop_below: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    top: PositiveInt
+    learning_rate: Rate
+    calm_learning_rate: Rate | None  # of the second training; None: there is none
     rise: Annotated[float, Field(gt=1, allow_inf_nan=False)]  # that makes a peak of the loss a spike, as a factor
-    loss_every: PositiveInt
     kernel_every: PositiveInt | None
     hessian_every: PositiveInt | None
+    seeds: PositiveInt
 
     @field_validator("learning_rate", "calm_learning_rate")
     @classmethod
-    def _readable(cls, value: int | float | str | None, info: Any) -> int | float | str | None:
+    def _readable(cls, value: Rate | None, info: Any) -> Rate | None:
         if value is not None:
             schedules.check(value, info.field_name)
         return value
 
     @model_validator(mode="after")
-    def _fits(self) -> "SGDSpikes":
-        check_tops(self.top, self.n_train, self.dataset)
-        if self.batch_size > self.n_train and not self.replacement:
-            raise ValueError(f"batch_size = {self.batch_size}: allowed are 1 to n_train = {self.n_train}")
+    def _in_time(self) -> "SGDSpikes":
         for name in ("learning_rate", "calm_learning_rate"):
             value = getattr(self, name)
             if value is not None and schedules.parse(value).last >= self.steps:
                 raise ValueError(f"{name} = {value!r}: allowed are changes before iteration {self.steps}")
         return self
 
-    def run(self, progress: bool = False) -> "SGDRun":
-        """Load the data, initialise, train.
+    def trainings(self) -> Mapping[str, StochasticDescent]:
+        shared = self.shared_with(StochasticDescent)
+        found = {"spikes": StochasticDescent(**shared)}
+        if self.calm_learning_rate is not None:
+            calm = {"learning_rate": self.calm_learning_rate, "kernel_every": None, "hessian_every": None}
+            found["calm"] = StochasticDescent(**shared | calm)
+        return found
 
-        Raises the errors of :func:`catapults.data.load`, and :class:`ParameterError` where there is nothing to train.
-        """
-        started = time.perf_counter()
-        start = self.start()
-
-        def train(learning_rate: int | float | str, kernel_every: int | None, hessian_every: int | None) -> SGDHistory:
-            model = self.model(start.inputs, start.outputs).to(start.inputs.device)
-            if not self.train_last_layer:
-                list(model.modules())[-1].requires_grad_(False)
-            return sgd.stochastic_gradient_descent(
-                model,
-                start.inputs,
-                start.targets,
-                learning_rate,
-                self.batch_size,
-                self.steps,
-                replacement=self.replacement,
-                seed=self.seed,
-                stop_below=self.stop_below,
-                top=self.top,
-                loss_every=self.loss_every,
-                kernel_every=kernel_every,
-                hessian_every=hessian_every,
-                progress=progress,
-            )
-
-        history = train(self.learning_rate, self.kernel_every, self.hessian_every)
-        if not len(history):
-            here = f"stop_below = {self.stop_below!r}: the loss is {number(history.loss[0])} before the first step"
-            raise ParameterError(f"{here}; allowed is less than that")
-        calm = None if self.calm_learning_rate is None else train(self.calm_learning_rate, None, None)
-        sizes = torch.linalg.vector_norm(start.inputs.flatten(1), dim=1).cpu().numpy()
-        seconds = time.perf_counter() - started
-        return SGDRun(self, start.source, start.device, history, calm, sizes, start.parameters, start.outputs, seconds)
+    def run(self, results: Mapping[str, Measured]) -> "SGDRun":
+        r, calm = results["spikes"], results.get("calm")
+        return SGDRun(
+            self,
+            r.source,
+            r.history,
+            calm and calm.history,
+            r.input_norms,
+            r.parameters,
+            r.outputs,
+            sum(one.seconds for one in results.values()),
+        )
 
 
 @dataclass(frozen=True)
@@ -111,7 +86,7 @@ class Matches:
         return self.hits / self.rises if self.rises else np.nan
 
 
-def matches(history: SGDHistory, reading: Reading, above: float = 0.0) -> Matches:
+def matches(history: History, reading: Reading, above: float = 0.0) -> Matches:
     """Count the steps of a run. ``reading``: the loss of the step's batch, or of the whole training set.
 
     ``above``: only rises by more than that fraction of the loss count. Steps without both losses are left out.
@@ -133,25 +108,12 @@ class SGDRun:
 
     experiment: SGDSpikes
     source: str
-    device: str
-    history: SGDHistory
-    calm: SGDHistory | None
+    history: History
+    calm: History | None
     input_norms: Float[np.ndarray, " n"]
     parameters: int
     outputs: int
     seconds: float
-
-    def describe(self) -> Text:
-        """What was trained on what, in words."""
-        e, h = self.experiment, self.history
-        drawn = "drawn with replacement" if e.replacement else "by going through the shuffled training set"
-        fixed = "" if e.train_last_layer else " Its last layer is not trained."
-        end = "diverges" if h.diverged else f"ends below a loss of {number(e.stop_below)}" if h.converged else "ends"
-        return Text(
-            f"{e.describe(self.source, self.parameters)}{fixed} Training: SGD with batches of {e.batch_size}, {drawn}; "
-            f"it {end} after {len(h)} steps. The experiment took {number(self.seconds)} s.",
-            {"kind": "data", "source": self.source},
-        )
 
     @property
     def threshold(self) -> str:

@@ -7,8 +7,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from ..data import Split
-from ..loss import residual_of
 from ..precision import full_precision
+from ..tangent.loss import residual_of
 
 _AT_ONCE = 256  # samples in a forward pass: what it keeps of them stays in a CPU's cache
 

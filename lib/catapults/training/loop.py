@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..checks import whole_number
-from ..eigenspace import NotFinite
 from ..history import History
+from ..tangent.eigenspace import NotFinite
 from .probes import Probe
 from .run import Batches, FullBatch, Rate, Run
 from .steps import Step

@@ -10,9 +10,9 @@ import torch
 from .. import tangent
 from ..checks import whole_number
 from ..data import Split
-from ..eigenspace import NotFinite, top_eigenpairs
-from ..loss import residual_of
 from ..schedules import LearningRates
+from ..tangent.eigenspace import NotFinite, top_eigenpairs
+from ..tangent.loss import residual_of
 from .evaluation import mean_squared_error, performance
 from .run import Point, Run, needs_critical
 from .steps import WholeSet, due
@@ -28,7 +28,7 @@ class Probe(Protocol):
     def measure(self, run: Run) -> None:
         """Before the rate of the step from this state is known; after the last step once more.
 
-        Raises :class:`catapults.eigenspace.NotFinite` where the training diverges.
+        Raises :class:`catapults.tangent.eigenspace.NotFinite` where the training diverges.
         """
 
     def finish(self, run: Run) -> None:

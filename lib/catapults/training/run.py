@@ -11,10 +11,10 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from .. import tangent
-from ..eigenspace import NotFinite
 from ..history import History, steps_above
-from ..loss import as_numbers, residual_of
 from ..schedules import LearningRates
+from ..tangent.eigenspace import NotFinite
+from ..tangent.loss import as_numbers, residual_of
 
 DIVERGED = 1e6  # times the initial loss, or 1 if that is larger: far above every catapult's peak
 
@@ -106,12 +106,12 @@ class Run:
         self.states[name][self.iteration] = value
 
     def note_loss(self, loss: float) -> None:
-        """The whole set's. Raises :class:`catapults.eigenspace.NotFinite` where it shows that the training diverges."""
+        """The whole set's. Raises :class:`catapults.tangent.eigenspace.NotFinite` where it shows that the training diverges."""
         self.note("loss", loss if math.isfinite(loss) else math.inf)
         self.check(loss)
 
     def check(self, loss: float) -> None:
-        """Raise :class:`catapults.eigenspace.NotFinite` for a loss far above the first one."""
+        """Raise :class:`catapults.tangent.eigenspace.NotFinite` for a loss far above the first one."""
         if not loss <= self._limit:
             if self._limit >= 0 or not math.isfinite(loss):
                 raise NotFinite

@@ -7,10 +7,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from .. import hessian, tangent
-from ..chain import Chain
-from ..eigenspace import Eigenpairs, top_eigenpairs
+from .. import tangent
 from ..precision import full_precision
+from ..tangent import hessian
+from ..tangent.descent import ChainDescent
+from ..tangent.eigenspace import Eigenpairs, top_eigenpairs
 from .run import Batch, Reference, Run
 
 _TOLERANCE = 1e-2  # of the Hessian's critical rate of a batch, relatively, at most; usually the square of it
@@ -34,7 +35,7 @@ class Step(Protocol):
     def take(self, run: Run, batch: Batch, eta: float) -> Measured:
         """One step; what is returned belongs to the weights before it.
 
-        Raises :class:`catapults.eigenspace.NotFinite` where the training diverges.
+        Raises :class:`catapults.tangent.eigenspace.NotFinite` where the training diverges.
         """
 
     def state(self) -> dict[str, Any]:
@@ -195,7 +196,7 @@ class ChainStep(_Stateless):
     """A plain step by the chain rule written out, where the model allows it; see :func:`plain`."""
 
     def __init__(self, run: Run) -> None:
-        self._chain = Chain(run.model, run.layers)
+        self._chain = ChainDescent(run.model, run.layers)
         self._targets = run.targets.flatten()
 
     def take(self, run: Run, batch: Batch, eta: float) -> Measured:

@@ -1,0 +1,50 @@
+"""The state of a long training, kept every few minutes, so that an interrupted one goes on where it was."""
+
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+from .atomic import written
+
+EVERY = 180.0  # seconds
+
+
+class OutOfTime(Exception):
+    """A training was stopped at a time limit; its checkpoint is kept."""
+
+
+class Checkpoint:
+    """What the training loop takes as ``checkpoint``. Its file holds tensors and plain values; no pickle is loaded."""
+
+    def __init__(self, path: Path, until: float | None = None, every: float = EVERY):
+        """``until``: the time, as of ``time.time()``, at which the training is to stop."""
+        self.path, self.until, self.every = path, until, every
+        self._last = time.time()
+
+    def due(self) -> bool:
+        now = time.time()
+        return now - self._last >= self.every or (self.until is not None and now >= self.until)
+
+    def load(self) -> dict[str, Any] | None:
+        """The state that was saved last; ``None`` where there is none that can be read."""
+        import torch
+
+        try:
+            return torch.load(self.path, weights_only=True)
+        except Exception:  # of any kind, if the file is damaged: the training begins anew
+            return None
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Keep the state. Raises :class:`OutOfTime` after the limit."""
+        import torch
+
+        packed = io.BytesIO()
+        torch.save(state, packed)
+        written(self.path, packed.getvalue())
+        self._last = time.time()
+        if self.until is not None and self._last >= self.until:
+            raise OutOfTime(f"stopped at the time limit; {self.path} holds where it was")
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)

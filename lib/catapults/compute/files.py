@@ -1,0 +1,138 @@
+"""One result in one file: plain values as JSON, arrays as raw bytes, both compressed. No pickle is ever loaded.
+
+The file is a ZIP archive of two members. ``about.json`` holds what is said of the result, its plain values, and for
+each array its name, type and shape; ``arrays`` holds the arrays' bytes one after the other, little-endian.
+"""
+
+import dataclasses
+import io
+import json
+import math
+import typing
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .atomic import written
+
+FORMAT = 1
+_DATE = (1980, 1, 1, 0, 0, 0)  # equal results make equal files
+
+
+class Damaged(Exception):
+    """A file is not what it should be; the message names it and what is wrong."""
+
+
+def write(path: Path, result: Any, about: dict[str, Any], single: bool = False) -> None:
+    """Write at once or not at all. ``single``: keep arrays of float64 in float32. Raises ``OSError``."""
+    values, arrays = _taken_apart(result)
+    if single:
+        arrays = {name: a.astype(np.float32) if a.dtype == np.float64 else a for name, a in arrays.items()}
+    arrays = {name: np.asarray(a, a.dtype.newbyteorder("<"), order="C") for name, a in arrays.items()}
+    listed = [[name, a.dtype.str, list(a.shape)] for name, a in arrays.items()]
+    everything = {"format": FORMAT, **about, "values": values, "arrays": listed}
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, content in (
+            ("about.json", json.dumps(everything, sort_keys=True).encode()),
+            ("arrays", b"".join(a.tobytes() for a in arrays.values())),
+        ):
+            archive.writestr(zipfile.ZipInfo(name, _DATE), content, zipfile.ZIP_DEFLATED)
+    written(path, packed.getvalue())
+
+
+def about(path: Path) -> dict[str, Any]:
+    """What a file says of its result. Raises :class:`Damaged`, and ``FileNotFoundError`` where there is none."""
+    return _read(path)[0]
+
+
+def read(path: Path, kind: type) -> tuple[Any, dict[str, Any]]:
+    """A result of a dataclass ``kind`` and what is said of it. Raises as :func:`about`."""
+    said, raw = _read(path)
+    try:
+        arrays, position = {}, 0
+        for name, dtype, shape in said["arrays"]:
+            dtype = np.dtype(dtype)
+            if dtype.hasobject:
+                raise ValueError(f"array {name!r} is of type {dtype}")
+            size = dtype.itemsize * math.prod(shape)
+            arrays[name] = np.frombuffer(raw[position : position + size], dtype).reshape(shape)
+            position += size
+        if position != len(raw):
+            raise ValueError(f"its arrays take {position} bytes, and {len(raw)} are there")
+        return _put_together(kind, "", said["values"], arrays), said
+    except Exception as error:  # of any kind, if the file is damaged
+        raise Damaged(
+            f"{path}: damaged ({type(error).__name__}: {error}); delete it, or get it back from git"
+        ) from None
+
+
+def check(kind: type, result: Any) -> None:
+    """Raise ``TypeError`` unless this is a result of a dataclass ``kind`` that can be written."""
+    if type(result) is not kind:
+        raise TypeError(f"result: {type(result).__name__}; allowed is {kind.__qualname__}")
+    for field in dataclasses.fields(result):
+        value = getattr(result, field.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            check(type(value), value)
+        elif not (_is_plain(value) or (type(value) is np.ndarray and not value.dtype.hasobject)):
+            allowed = "numpy arrays, float, int, bool, str, None, tuples of these but arrays, and dataclasses of these"
+            raise TypeError(f"{kind.__qualname__}.{field.name} = {value!r}: allowed are {allowed}")
+
+
+def _read(path: Path) -> tuple[dict[str, Any], bytes]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            said = json.loads(archive.read("about.json"))
+            if said["format"] != FORMAT:
+                raise ValueError(f"format {said['format']}, allowed is {FORMAT}")
+            return said, archive.read("arrays")
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # of any kind, if the file is damaged
+        raise Damaged(
+            f"{path}: damaged ({type(error).__name__}: {error}); delete it, or get it back from git"
+        ) from None
+
+
+def _taken_apart(result: Any, prefix: str = "") -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    values, arrays = {}, {}
+    for field in dataclasses.fields(result):
+        name, value = prefix + field.name, getattr(result, field.name)
+        if isinstance(value, np.ndarray):
+            arrays[name] = value
+        elif dataclasses.is_dataclass(value):
+            inner, of_inner = _taken_apart(value, f"{name}.")
+            values |= inner
+            arrays |= of_inner
+        else:
+            values[name] = value
+    return values, arrays
+
+
+def _put_together(kind: type, prefix: str, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
+    types = typing.get_type_hints(kind)
+    found = {}
+    for field in dataclasses.fields(kind):
+        name = prefix + field.name
+        if name in arrays:
+            found[field.name] = arrays[name]
+        elif name in values:
+            found[field.name] = _tuples(values[name])
+        elif dataclasses.is_dataclass(types[field.name]):
+            found[field.name] = _put_together(types[field.name], f"{name}.", values, arrays)
+        elif field.default is dataclasses.MISSING:
+            raise ValueError(f"{name} is missing")
+    return kind(**found)
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) is tuple:
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (float, int, bool, str)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

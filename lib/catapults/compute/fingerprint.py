@@ -1,0 +1,123 @@
+"""What a result depends on besides its experiment: the code that a training runs through, and what it runs on."""
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+_PACKAGE = Path(__file__).parents[1]
+_LEFT_OUT = (
+    "__init__.py",
+    "experiments/",  # say what is computed, and are in the key themselves
+    "compute/__init__.py",
+    *(f"data/{name}" for name in ("__init__", "names", "folders", "finding", "downloads", "npz", "dataset")),
+    *(f"data/{name}" for name in ("cifar10", "svhn", "usps", "celeba", "fashion_mnist")),  # whose tensors have a hash
+)
+_VERSION_DEPENDENT = {"type_params", "type_comment", "kind", "ctx"}
+_version = functools.cache(importlib.metadata.version)
+
+
+def modules(source: Path) -> dict[str, str]:
+    """A short hash of the code of a file and of all the library's modules that it imports, by path.
+
+    Of a file outside of the library, imports from other such files are not followed. Docstrings, comments, layout and
+    the messages of errors do not count.
+    """
+    found = {} if source.is_relative_to(_PACKAGE) else {source.name: of_code(source)}
+    return found | {path.relative_to(_PACKAGE).as_posix(): of_code(path) for path in _reached(source)}
+
+
+def dependencies() -> dict[str, str]:
+    """The versions of Python and of the packages that do the arithmetic."""
+    return {name: _version(name) for name in ("torch", "numpy", "scipy")} | {"python": platform.python_version()}
+
+
+def of_code(path: Path) -> str:
+    """Twelve digits for what the code in a file does."""
+    return _of_code(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(1024)
+def _of_code(path: Path, changed: int) -> str:
+    digest = hashlib.sha256()
+    for piece in _pieces(ast.parse(path.read_bytes())):
+        digest.update(piece.encode() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def _pieces(node: Any) -> Iterator[str]:
+    """A syntax tree in words that are the same under every version of Python."""
+    if isinstance(node, ast.AST):
+        yield type(node).__name__
+        for field, value in ast.iter_fields(node):
+            if field in _VERSION_DEPENDENT or value is None or value == []:
+                continue
+            if isinstance(node, ast.Raise) and isinstance(value, ast.Call):
+                value = value.func
+            if field == "body" and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                value = [statement for statement in value if not _is_text(statement)]
+            yield field
+            yield from _pieces(value)
+    elif isinstance(node, list):
+        for item in node:
+            yield from _pieces(item)
+    else:
+        yield repr(node)
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _reached(start: Path) -> list[Path]:
+    """The library's modules that a file imports, directly or through one another, itself among them."""
+    inside = start.is_relative_to(_PACKAGE)
+    found: set[Path] = {start} if inside else set()
+    waiting = [start]
+    while waiting:
+        path = waiting.pop()
+        names = _imported(path, path.stat().st_mtime_ns)
+        for other in {p for name in names for p in _executed(name)} - found:
+            if not other.relative_to(_PACKAGE).as_posix().startswith(_LEFT_OUT):
+                found.add(other)
+                waiting.append(other)
+    return sorted(found)
+
+
+@functools.lru_cache(1024)
+def _imported(path: Path, changed: int) -> frozenset[str]:
+    """Dotted names that may be modules of the library or something in one."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            if node.level and not path.is_relative_to(_PACKAGE):
+                continue
+            start = ["catapults", *path.parent.relative_to(_PACKAGE).parts] if node.level else []
+            parts = start[: len(start) + 1 - node.level] + ([node.module] if node.module else [])
+            names |= {".".join([*parts, alias.name]) for alias in node.names}
+    return frozenset(name for name in names if name.split(".")[0] == "catapults")
+
+
+def _executed(name: str) -> Iterator[Path]:
+    """The files that importing a dotted name would execute, if they exist."""
+    places = _PACKAGE.joinpath(*name.split(".")[1:])
+    for place in (places, *places.parents):
+        if place == _PACKAGE or not place.is_relative_to(_PACKAGE):
+            return
+        yield from (file for file in (place.with_suffix(".py"), place / "__init__.py") if file.exists())
+
+
+def changed(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The names whose values differ, or that only one of the two has."""
+    return sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+
+
+def together(hashes: Iterable[tuple[str, str]]) -> str:
+    """One hash of many."""
+    return hashlib.sha256(repr(sorted(hashes)).encode()).hexdigest()

@@ -1,0 +1,224 @@
+"""One training of section 4, with its test performance and its AGOP; and the strong model that stands for f*."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+from pydantic import Field, field_validator, model_validator
+
+from .. import data, schedules
+from .base import Experiment, ParameterError, Positive, PositiveInt, Rate, Seed, Word
+from .network import Architecture, Network
+
+Optimizer = Literal["sgd", "sgd+m", "adadelta", "adagrad", "rmsprop", "adam"]
+CORNER = 10  # rows and columns of an AGOP that are kept (Fig. 26)
+SHOWN = 1000  # points of a curve that are kept: more than a plot can show
+
+
+@dataclass(frozen=True)
+class Strong:
+    """What a strong model gave: its AGOP on its training inputs, and the fraction of test images that it gets wrong."""
+
+    egop: Float[np.ndarray, "d d"]
+    test_error: float
+    source: str
+    parameters: int
+    seconds: float
+
+
+class StrongModel(Experiment):
+    """A network trained with Adam on as much as there is, in PyTorch's parameterisation: its AGOP stands for the EGOP
+    of a real data set (appendix F, "EGOP")."""
+
+    Result: ClassVar[type] = Strong
+
+    dataset: Word
+    image_size: PositiveInt | None
+    labels: Literal["zero-one", "plus-minus"]
+    architecture: Architecture
+    depth: PositiveInt
+    width: PositiveInt
+    n_train: Annotated[int, Field(ge=2)]
+    n_validation: PositiveInt
+    n_test: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: Positive
+    steps: PositiveInt
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _possible(self) -> "StrongModel":
+        Network.create(**dict(self.network()))
+        if self.batch_size > self.n_train:
+            raise ValueError(f"batch_size = {self.batch_size}: allowed are 1 to n_train = {self.n_train}")
+        return self
+
+    @property
+    def name(self) -> str:
+        return f"strong model of {self.dataset}, {self.architecture} {self.depth}x{self.width}, n = {self.n_train}"
+
+    def network(self) -> Network:
+        """What is trained."""
+        plain = {"norm": None, "parameterization": "pytorch", "gain": 1.0, "bias": True}
+        return Network.model_construct(**self.shared_with(Network) | plain)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training of section 4 gave. Everything that counts steps has seen all of them; then curves are thinned.
+
+    ``curve``: iterations at which ``loss``, the batch's before the step, and ``learning_rate`` are kept: all extremes
+    among them. ``best``: the evaluation with the best validation loss or, for classes, error.
+    """
+
+    steps: int  # taken
+    catapults: int  # steps with eta - eta_crit(X_batch) > 1e-8 until the best validation, the paper's count
+    spikes: int  # peaks of the loss that stand out by a factor of two: catapults of gradient descent
+    lowered: bool  # whether the rate falls somewhere
+    curve: Int[np.ndarray, " k"]
+    loss: Float[np.ndarray, " k"]
+    learning_rate: Float[np.ndarray, " k"]
+    evaluated: Int[np.ndarray, " e"]
+    training_loss: Float[np.ndarray, " e"]  # NaN if not requested
+    validation_loss: Float[np.ndarray, " e"]
+    validation_error: Float[np.ndarray, " e"]  # the fraction of wrong classes; NaN for regression
+    best: int
+    initial_critical_learning_rate: float  # of the training set, n / ||K||; NaN if not requested
+    converged: bool
+    diverged: bool
+    test_loss: float  # at the best weights
+    test_error: float  # NaN for regression
+    alignment: float  # of the AGOP on the training inputs, at the best weights, with the EGOP
+    corner: Float[np.ndarray, "10 10"]  # of this AGOP
+    true_corner: Float[np.ndarray, "10 10"]  # of the EGOP
+    measure: Literal["loss", "error"]  # by which the best weights are chosen and tested
+    source: str
+    parameters: int
+    seconds: float
+
+    @property
+    def test(self) -> float:
+        """Test performance: the loss for regression, the error for classes."""
+        return self.test_loss if self.measure == "loss" else self.test_error
+
+    @property
+    def validation(self) -> Float[np.ndarray, " e"]:
+        """The same on the validation set, over the evaluations."""
+        return self.validation_loss if self.measure == "loss" else self.validation_error
+
+
+class Learning(Network):
+    """What all trainings of section 4 have in common: a task with validation and test set, and when to stop."""
+
+    n_validation: PositiveInt
+    n_test: PositiveInt
+    label_noise: Annotated[float, Field(ge=0, lt=1)]
+    steps: PositiveInt
+    stop_below: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    evaluate_every: PositiveInt
+    patience: PositiveInt | None
+    strong: dict[str, Any] | None
+
+    @model_validator(mode="after")
+    def _has_an_egop(self) -> "Learning":
+        if data.is_synthetic(self.dataset):
+            if self.strong is not None:
+                raise ValueError(f"strong = {self.strong!r}: the EGOP of {self.dataset!r} is exact; allowed is None")
+            if self.label_noise:
+                raise ValueError(f"label_noise = {self.label_noise!r}: {self.dataset!r} has no classes; allowed is 0")
+        elif self.strong is None:
+            raise ValueError(f"strong = None: {self.dataset!r} needs a strong model; allowed are its parameters")
+        else:
+            for name in ("dataset", "image_size", "labels"):
+                if name in self.strong:
+                    allowed = "allowed is that of the task, outside of it"
+                    raise ValueError(f"strong: {name} = {self.strong[name]!r}; {allowed}")
+            try:
+                StrongModel.create(**self._of_strong_model())
+            except ParameterError as error:
+                raise ValueError(f"strong: {error}") from None
+        return self
+
+    def _of_strong_model(self) -> dict[str, Any]:
+        return {"seed": 0} | (self.strong or {}) | {n: getattr(self, n) for n in ("dataset", "image_size", "labels")}
+
+    def strong_model(self) -> StrongModel | None:
+        """Whose AGOP stands for the EGOP; ``None`` where this is exact."""
+        return None if self.strong is None else StrongModel.model_construct(**self._of_strong_model())
+
+    @property
+    def measure(self) -> Literal["loss", "error"]:
+        """What a test measures: regression has a loss, classification an error."""
+        return "loss" if data.is_synthetic(self.dataset) else "error"
+
+    def fit(self, **values: Any) -> "Fit":
+        """A training on this task: the values given, and this one's own for all others."""
+        own = {name: getattr(self, name) for name in Learning.model_fields}
+        plain = {
+            "optimizer": "sgd",
+            "replacement": False,
+            "critical_every": None,
+            "settle": None,
+            "initial_scale": 1.0,
+        }
+        return Fit.create(**own | plain | values)
+
+
+class Fit(Learning, Experiment):
+    """One training, from the initial weights to the test at the best validation."""
+
+    Result: ClassVar[type] = Fitted
+
+    optimizer: Optimizer
+    learning_rate: Rate
+    batch_size: PositiveInt
+    replacement: bool
+    critical_every: PositiveInt | None
+    settle: PositiveInt | None
+    initial_scale: Positive  # of all initial weights: sigma of appendix D.2
+
+    @field_validator("learning_rate")
+    @classmethod
+    def _readable(cls, value: Rate) -> Rate:
+        schedules.check(value, "learning_rate")
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Fit":
+        if self.batch_size > self.n_train:
+            raise ValueError(f"batch_size = {self.batch_size}: allowed are 1 to n_train = {self.n_train}")
+        if schedules.parse(self.learning_rate).last >= self.steps:
+            raise ValueError(f"learning_rate = {self.learning_rate!r}: allowed are changes before {self.steps}")
+        return self
+
+    @property
+    def name(self) -> str:
+        how = "GD" if self.batch_size == self.n_train else f"batches of {self.batch_size}"
+        scale = "" if self.initial_scale == 1 else f", σ = {self.initial_scale:g}"
+        optimizer = "" if self.optimizer == "sgd" else f", {self.optimizer}"
+        return f"{self.short}, {how}{optimizer}, rate {self.learning_rate}{scale}, seed {self.seed}"
+
+    @property
+    def needs(self) -> tuple[Experiment, ...]:
+        strong = self.strong_model()
+        return () if strong is None else (strong,)
+
+
+def thinned(
+    values: Float[np.ndarray, " T"], other: Float[np.ndarray, " T"], most: int = SHOWN
+) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Positions, and both curves there: of each of ``most`` / 4 stretches the first, the last and both extremes of
+    ``values``, so that no peak is lost."""
+    if len(values) <= most:
+        chosen = np.arange(len(values))
+    else:
+        edges = np.linspace(0, len(values), most // 4 + 1).astype(int)
+        finite = np.nan_to_num(values, nan=0.0)
+        kept = {
+            int(t)
+            for a, b in zip(edges[:-1], edges[1:], strict=True)
+            for t in (a, b - 1, a + finite[a:b].argmin(), a + finite[a:b].argmax())
+        }
+        chosen = np.array(sorted(kept))
+    return chosen, values[chosen], other[chosen]
