@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 from catapults import agop as module
-from catapults import data, models
+from catapults import models
 from catapults.agop import agop, alignment
+from catapults.data.synthetic import SYNTHETIC
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -72,10 +73,10 @@ def test_exact_egop_is_the_limit_of_the_agop_of_the_true_function(task):
 
     class TrueFunction(nn.Module):
         def forward(self, x):
-            return data.SYNTHETIC[task].function(x)[:, None]
+            return SYNTHETIC[task].function(x)[:, None]
 
     samples = torch.randn(200_000, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    estimate, exact = agop(TrueFunction(), samples), data.SYNTHETIC[task].egop(12)
+    estimate, exact = agop(TrueFunction(), samples), SYNTHETIC[task].egop(12)
     assert (estimate - exact).abs().max() < 0.05 * exact.abs().max()
     assert alignment(estimate, exact) > 0.999
 
