@@ -179,7 +179,7 @@ DRAW = [figures.loss_curve, figures.loss_and_norm, figures.loss_split, figures.h
 
 def texts(run):
     """Every text that a page has on a run."""
-    said = describe([run], made({e: measured(run.history) for e in run.experiment.experiments()})).markdown
+    said = describe([run], made((e, measured(run.history)) for e in run.experiment.experiments())).markdown
     return [said] + [
         text
         for part in [*claims([run]).values(), *(draw(run) for draw in DRAW)]
