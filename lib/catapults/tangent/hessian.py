@@ -143,7 +143,7 @@ class _Graph:
         pairs = [(v, c.to(v)) for v, c in zip(values, cotangents, strict=True) if v.requires_grad]
         result = [torch.zeros_like(p) for p in self._parameters]
         if pairs:
-            with torch.inference_mode(False), full_precision(), _explained():
+            with full_precision(), _explained():
                 values, cotangents = zip(*pairs, strict=True)
                 result = torch.autograd.grad(
                     values, self._parameters, cotangents, retain_graph=True, materialize_grads=True

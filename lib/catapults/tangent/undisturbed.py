@@ -94,10 +94,15 @@ def undisturbed(model: nn.Module, parameters: bool = False) -> Iterator[Snapshot
     """
     snapshot = Snapshot(model, parameters)
     try:
-        with torch.inference_mode(False), uncompiled(is_compiled(model)):
+        with with_autograd(), uncompiled(is_compiled(model)):
             yield snapshot
     finally:
         snapshot.restore()
+
+
+def with_autograd() -> Any:
+    """A context out of the caller's inference mode, if any; gradients may still be switched off in it."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
 
 
 def uncompiled(compiled: bool) -> Any:

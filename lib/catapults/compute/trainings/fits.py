@@ -12,9 +12,10 @@ from ... import catapult, data
 from ...agop import agop, alignment
 from ...data import Split, Task
 from ...devices import device as find_device
-from ...experiments.fits import CORNER, Fit, Fitted, Strong, StrongModel, thinned
+from ...experiments.fits import CORNER, Fit, Fitted, Strong, StrongModel
 from ...training import fit, performance
 from .networks import at_initialisation, outputs_for
+from .thinning import thinned
 
 
 def compute(
