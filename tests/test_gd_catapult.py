@@ -1,3 +1,4 @@
+import json
 import math
 from dataclasses import replace
 
@@ -290,6 +291,8 @@ def test_claims_show_a_table_and_carry_their_verdicts(catapult):
     assert bundle["text/markdown"].count("\n") == 10  # a header, a line, nine claims
     assert "✗ not reproduced" in bundle["text/markdown"]
     assert bundle[MIME]["claims"]["spike"]["verdict"] == "reproduced"
+    read_again = json.loads(json.dumps(bundle[MIME], sort_keys=True))  # as a notebook is written
+    assert read_again["order"] == list(claims([catapult])) != list(read_again["claims"])
 
 
 @pytest.mark.parametrize("draw", DRAW)
