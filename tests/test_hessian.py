@@ -186,6 +186,7 @@ class TestOtherModels:
             getattr(m, "sparse", None) for m in make().modules()
         ]
 
+    @pytest.mark.filterwarnings("ignore:There is a performance drop")
     def test_an_operation_without_a_second_derivative(self):
         class Once(torch.autograd.Function):
             @staticmethod
