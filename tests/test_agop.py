@@ -22,6 +22,11 @@ def by_jacrev(model, inputs):
     return torch.einsum("ncd,nce->de", rows, rows) / len(inputs)
 
 
+class Steps(nn.Linear):
+    def forward(self, x):
+        return super().forward(x.detach().sign())
+
+
 NETWORKS = {
     "one output": (lambda: models.fcn(7, 16, 3), (7,)),
     "three outputs": (lambda: models.fcn(7, 16, 3, 3), (7,)),
@@ -90,6 +95,8 @@ def test_exact_egop_is_the_limit_of_the_agop_of_the_true_function(task):
         (nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5)), torch.randn(4, 3), "Dropout"),
         (nn.Sequential(nn.Linear(3, 2), nn.Softmax(0)), torch.randn(4, 3), "depends on the other samples"),
         (nn.Sequential(nn.Linear(3, 2), nn.Flatten(0)), torch.randn(4, 3), "its output for 2 samples"),
+        (Steps(3, 2), torch.randn(4, 3), "not differentiable in its inputs"),
+        (Steps(3, 2).requires_grad_(False), torch.randn(4, 3), "not differentiable in its inputs"),
     ],
 )
 def test_refuses(model, inputs, message):
