@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from ..display import Figure, number
-from ..training import History
+from ..history import History
 
 INK = "#222222"
 _STYLE = {
@@ -41,7 +41,7 @@ TOP, NORM, REST = mpl.style.library["seaborn-v0_8-colorblind"]["axes.prop_cycle"
 @contextmanager
 def canvas(name: str, height: float = 3.0) -> Iterator[tuple[Canvas, object]]:
     """A canvas in the book's style, and the function that turns it into a figure with caption and alternative text."""
-    with mpl.rc_context(_STYLE):
+    with mpl.style.context(["default", _STYLE]):  # whatever the reader's own matplotlibrc asks for, such as LaTeX
         figure = Canvas(figsize=(5.4, height), layout="constrained")
         figure.patch.set_alpha(0)
         svg = io.StringIO()
@@ -102,7 +102,7 @@ def end_of(history: History) -> str:
 
 def unstable(history: History) -> list[np.ndarray]:
     """The iterations with eta > eta_crit, in stretches without a gap."""
-    above = history.iteration[history.learning_rate > history.critical_learning_rate]
+    above = history.iteration[history.rate_at_states > history.critical_learning_rate]
     return np.split(above, np.flatnonzero(np.diff(above) > 1) + 1) if len(above) else []
 
 
