@@ -1,111 +1,185 @@
-"""Executing a run once: the executed notebook is kept under a key of everything that it depends on."""
+"""Executing notebooks, which load results and show them: kept under a key of everything that they depend on."""
 
-import copy
+import ast
+import functools
 import hashlib
+import importlib.metadata
+import itertools
 import json
 import os
+import pkgutil
+import platform
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import nbformat
-import papermill
 
-from .. import data, fingerprint, models, provenance
-from ..processes import environment
-from . import kernels
+from .. import experiments
+from ..compute import fingerprint, processes
+from ..compute.atomic import written
+from ..paper import VERDICTS
 from .chapter import Chapter
+from .sheets import Sheet
+
+_MOST_JOBS = 8
+_SHOWING = ("paper/", "figures/", "experiments/", "display.py", "history.py", "schedules.py", "catapult.py")
+_DRAWING = ("ipykernel", "matplotlib", "numpy", "papermill")
 
 
-@dataclass(frozen=True)
-class Result:
-    """What became of a run: its executed notebook, or why there is none."""
-
-    notebook: nbformat.NotebookNode | None
-    path: Path | None = None
-    cached: bool = False
-    missing_data: str = ""
-    failure: str = ""
-
-
-def execute(
-    name: str,
-    chapter: Chapter,
-    parameters: Mapping[str, Any],
-    preset: str,
-    store: Path,
+def execute_all(
+    sheets: Mapping[str, Sheet],
+    folder: Path,
+    say: Callable[[str], None],
     force: bool = False,
-    progress: bool = True,
-) -> Result:
-    """Execute the chapter with these parameters, or take the notebook that an earlier execution left in ``store``.
+    jobs: int | None = None,
+) -> dict[str, Sheet]:
+    """The sheets with their executed notebooks, which lie in ``folder``; those that cannot be shown as they are.
 
-    Nothing is raised for what can happen to a run: missing data and every error of the notebook are in the result.
+    ``jobs`` notebooks are executed at a time, each in a kernel of its own: by default one a core, eight at most. Nothing
+    is raised for an error of a notebook: the sheet has it.
     """
-    path = look_up(name, chapter, parameters, preset, store, force)
-    if isinstance(path, Result):
-        return path
-    running = path.with_suffix(f".{os.getpid()}.running")
+    done: dict[str, Sheet] = {}
+    waiting: dict[str, Sheet] = {}
+    for name, sheet in sheets.items():
+        if not sheet.complete:
+            done[name] = sheet
+        else:
+            place = path_of(sheet, folder)
+            if force or (kept := kept_notebook(place)) is None:
+                waiting[name] = replace(sheet, path=place)
+                continue
+            done[name] = replace(sheet, notebook=kept, path=place, cached=True)
+        _tell(done[name], 0.0, say)
+    jobs = jobs or min(_cores(), _MOST_JOBS)
+    if jobs > 1 and len(waiting) > 1:
+        done |= _side_by_side(waiting, say, jobs)
+    for name, sheet in waiting.items():
+        if name not in done:
+            started = time.monotonic()
+            done[name] = _with_notebook(sheet, execute(*_arguments(sheet)))
+            _tell(done[name], time.monotonic() - started, say)
+    return {name: done[name] for name in sheets}
+
+
+def execute(notebook: str, values: Mapping[str, Any], folder: str, place: str, progress: bool = False) -> str:
+    """Execute a chapter, given as JSON, with these parameters in ``folder`` and keep it at ``place``.
+
+    Returns why that failed, or nothing: errors of a cell, of the kernel and of the disk are no reason to stop the rest.
+    """
+    import papermill  # which takes as long to import as the rest of the command line
+
     try:
-        store.mkdir(parents=True, exist_ok=True)
-        with environment({provenance.PRESET: preset}):
-            notebook = papermill.execute_notebook(
-                copy.deepcopy(chapter.notebook),  # and not the file, which may have changed since the key was made
-                None,
-                dict(parameters),
-                kernel_name="python3",
-                kernel_manager_class=kernels.Manager,
-                cwd=str(chapter.path.parent),
-                progress_bar=progress,
-                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # no remarks on how kernel and client talk
-            )
-        nbformat.write(notebook, running)
-        running.replace(path)
-    except Exception as error:  # of any cell, of the kernel, of the disk: the other runs go on
-        return Result(None, failure=f"{type(error).__name__}: {_plain(str(error))}")
-    finally:
-        running.unlink(missing_ok=True)
-    return Result(notebook, path)
+        executed = papermill.execute_notebook(
+            nbformat.reads(notebook, as_version=4),  # and not the file, which may have changed since the key was made
+            None,
+            dict(values),
+            kernel_name="python3",
+            cwd=folder,
+            progress_bar=progress,
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # no remarks on how kernel and client talk
+        )
+        written(Path(place), nbformat.writes(executed).encode())
+    except Exception as error:
+        return f"{type(error).__name__}: {_plain(str(error))}"
+    return ""
 
 
-def look_up(
-    name: str, chapter: Chapter, parameters: Mapping[str, Any], preset: str, store: Path, force: bool = False
-) -> Result | Path:
-    """The result, where nothing has to be executed for it; else where the executed notebook is to lie."""
+def path_of(sheet: Sheet, folder: Path) -> Path:
+    """Where the executed notebook of a sheet is to lie."""
+    return folder / f"{sheet.run.name}-{key(sheet)[:16]}.ipynb"
+
+
+def key(sheet: Sheet) -> str:
+    """Changes with everything that can change the executed notebook: the notebook, its parameters, the results that it
+    shows and what made them, the code that it shows them with, and what draws."""
+    everything = {
+        "notebook": [(c.cell_type, c.source, dict(c.metadata)) for c in sheet.run.chapter.notebook.cells],
+        "parameters": dict(sheet.values),
+        "results": [(outcome.experiment.key, outcome.made, outcome.changed) for outcome in sheet.outcomes.values()],
+        "code": code_of(sheet.run.chapter),
+        "versions": {name: _version(name) for name in _DRAWING} | {"python": platform.python_version()},
+    }
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
+def code_of(chapter: Chapter) -> dict[str, str]:
+    """Hashes of the library's modules that a notebook shows its results with, by path: those that it imports, directly
+    or through one another, and the experiments, but not what computes."""
+    names = {name for cell in chapter.notebook.cells if cell.cell_type == "code" for name in _imported(cell.source)}
+    names |= {f"{experiments.__name__}.{module.name}" for module in pkgutil.iter_modules(experiments.__path__)}
+    found: dict[str, str] = {}
+    for name in sorted(name for name in names if not name.startswith("catapults.compute")):
+        found |= {path: hashed for path, hashed in fingerprint.modules(name).items() if path.startswith(_SHOWING)}
+    return found
+
+
+def kept_notebook(path: Path) -> nbformat.NotebookNode | None:
+    """An executed notebook; ``None`` where there is none, or none that can be read."""
     try:
-        task = chapter.experiment.from_namespace(dict(parameters)).task()
-    except data.DataUnavailable as error:
-        return Result(None, missing_data=str(error))
-    except (data.DataError, ValueError) as error:
-        return Result(None, failure=str(error))
-    path = store / f"{name}-{key(chapter, parameters, preset, task.identity)[:16]}.ipynb"
-    if not force and (kept := _read(path)):
-        return Result(kept, path, cached=True)
-    return path
-
-
-def _read(path: Path) -> nbformat.NotebookNode | None:
-    """A kept notebook; None where there is none, or none that can be read."""
-    try:
-        return nbformat.read(path, as_version=4)
+        return nbformat.v4.reads(path.read_text(encoding="utf-8"))  # unlike nbformat.read, without a second's validation
     except (OSError, ValueError):
         return None
 
 
-def key(chapter: Chapter, parameters: Mapping[str, Any], preset: str, data_identity: str) -> str:
-    """Changes with everything that can change the executed notebook, and with nothing else of the project."""
-    code = [cell.source for cell in chapter.notebook.cells if cell.cell_type == "code"]
-    everything = {
-        "notebook": [(c.cell_type, c.source, dict(c.metadata)) for c in chapter.notebook.cells],
-        "parameters": dict(parameters),
-        "preset": preset,
-        "library": fingerprint.library(code),
-        "data": data_identity,
-        "dependencies": fingerprint.dependencies("ipykernel", "papermill"),
-        "device": provenance.device_name(str(models.device(parameters["device"]))),
-    }
-    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+def _imported(source: str) -> Iterator[str]:
+    """The library's modules, or names in them, that a cell imports."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("catapults."))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "catapults":
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+_version = functools.cache(importlib.metadata.version)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _arguments(sheet: Sheet) -> tuple[str, dict[str, Any], str, str]:
+    chapter = sheet.run.chapter
+    return nbformat.writes(chapter.notebook), dict(sheet.values), str(chapter.path.parent), str(sheet.path)
+
+
+def _side_by_side(sheets: Mapping[str, Sheet], say: Callable[[str], None], jobs: int) -> dict[str, Sheet]:
+    """In processes: neither papermill nor Python's parser is made for threads. If one dies, the sheets so far."""
+    done: dict[str, Sheet] = {}
+    waiting = iter(sheets)
+    running: dict[Future, tuple[str, float]] = {}
+    with processes.pool(min(jobs, len(sheets))) as submit:
+        try:
+            while len(done) < len(sheets):
+                for name in itertools.islice(waiting, jobs - len(running)):
+                    running[submit(execute, *_arguments(sheets[name]))] = name, time.monotonic()
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    name, started = running.pop(future)
+                    done[name] = _with_notebook(sheets[name], future.result())
+                    _tell(done[name], time.monotonic() - started, say)
+        except BrokenProcessPool:
+            say("a process of the build has died, perhaps for want of memory: the rest one after the other")
+    return done
+
+
+def _with_notebook(sheet: Sheet, failure: str) -> Sheet:
+    return replace(sheet, failure=failure) if failure else replace(sheet, notebook=kept_notebook(sheet.path))
+
+
+def _tell(sheet: Sheet, seconds: float, say: Callable[[str], None]) -> None:
+    name = sheet.run.name
+    if sheet.notebook is None:
+        say(f"{name}: not shown, {sheet.state}")
+        return
+    verdicts = [claim.verdict for claim in sheet.claims.values()]
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in verdicts)
+    say(f"{name}: {'cached' if sheet.cached else f'{seconds:.1f} s'}; claims: {counts or 'none'}")
 
 
 def _plain(text: str) -> str:
