@@ -15,8 +15,8 @@ class Claim:
     """A statement of the paper; ``sentence`` says in words what the run shows about it.
 
     - ``statement``, ``paper``: ours of it and, short, its own; ``ours``: what the run gave; ``tolerance``: ours.
-    - ``shown_in``: the figures and tables of the paper that it is about, ``"figure 12"``, where it is not about all that
-      its page stands for.
+    - ``shown_in``: the figures and tables of the paper that it is about, ``"figure 12"``, where it is not about all
+      that its page stands for.
     - ``held``: where there are several seeds, in how many of those in which it was compared it holds. All else is of
       the first seed, the verdict too.
     """
@@ -33,7 +33,10 @@ class Claim:
     @property
     def seeds(self) -> str:
         """``held`` in words; empty for one seed."""
-        return "" if self.held is None else f"{self.held[0]} of {self.held[1]} seeds" if self.held[1] else "in no seed"
+        if self.held is None:
+            return ""
+        held, compared = self.held
+        return f"{held} of {compared} seed{'s' * (compared != 1)}" if compared else ""
 
 
 class Claims(Mapping[str, Claim]):
