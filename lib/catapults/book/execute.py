@@ -23,9 +23,11 @@ import nbformat
 from .. import experiments
 from ..compute import fingerprint, processes
 from ..compute.atomic import written
+from ..compute.sweep import look_up
 from ..paper import VERDICTS
+from ..paper.provenance import PRESET
 from .chapter import Chapter
-from .sheets import Sheet
+from .sheets import Sheet, sheet_of
 
 _MOST_JOBS = 8
 _SHOWING = ("paper/", "figures/", "experiments/", "display.py", "history.py", "schedules.py", "catapult.py")
@@ -67,23 +69,44 @@ def execute_all(
     return {name: done[name] for name in sheets}
 
 
-def execute(notebook: str, values: Mapping[str, Any], folder: str, place: str, progress: bool = False) -> str:
+def run_one(sheet: Sheet, folder: Path) -> Sheet:
+    """The sheet of one run with its executed notebook, which trains what is missing, and with what that gave."""
+    if sheet.complete and (kept := kept_notebook(path_of(sheet, folder))) is not None:
+        return replace(sheet, notebook=kept, path=path_of(sheet, folder), cached=True)
+    unfinished = folder / f"{sheet.run.name}-{os.getpid()}.ipynb"
+    try:
+        failure = execute(*_arguments(replace(sheet, path=unfinished)), progress=True)
+        if failure:
+            return replace(sheet, failure=failure)
+        done = sheet_of(sheet.run, sheet.preset, sheet.page, look_up(sheet.page.experiments(), sheet.device))
+        place = path_of(done, folder)
+        unfinished.replace(place)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return replace(done, notebook=kept_notebook(place), path=place)
+
+
+def execute(
+    notebook: str, values: Mapping[str, Any], preset: str, folder: str, place: str, progress: bool = False
+) -> str:
     """Execute a chapter, given as JSON, with these parameters in ``folder`` and keep it at ``place``.
 
-    Returns why that failed, or nothing: errors of a cell, of the kernel and of the disk are no reason to stop the rest.
+    ``preset``: that they are of, for the notebook to say. Returns why it failed, or nothing: errors of a cell, of the
+    kernel and of the disk are no reason to stop the rest.
     """
     import papermill  # which takes as long to import as the rest of the command line
 
     try:
-        executed = papermill.execute_notebook(
-            nbformat.reads(notebook, as_version=4),  # and not the file, which may have changed since the key was made
-            None,
-            dict(values),
-            kernel_name="python3",
-            cwd=folder,
-            progress_bar=progress,
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # no remarks on how kernel and client talk
-        )
+        with processes.environment({PRESET: preset}):
+            executed = papermill.execute_notebook(
+                nbformat.reads(notebook, as_version=4),  # and not the file, which may have changed meanwhile
+                None,
+                dict(values),
+                kernel_name="python3",
+                cwd=folder,
+                progress_bar=progress,
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # no remarks on how kernel and client talk
+            )
         written(Path(place), nbformat.writes(executed).encode())
     except Exception as error:
         return f"{type(error).__name__}: {_plain(str(error))}"
@@ -101,6 +124,7 @@ def key(sheet: Sheet) -> str:
     everything = {
         "notebook": [(c.cell_type, c.source, dict(c.metadata)) for c in sheet.run.chapter.notebook.cells],
         "parameters": dict(sheet.values),
+        "preset": sheet.preset,
         "results": [(outcome.experiment.key, outcome.made, outcome.changed) for outcome in sheet.outcomes.values()],
         "code": code_of(sheet.run.chapter),
         "versions": {name: _version(name) for name in _DRAWING} | {"python": platform.python_version()},
@@ -122,7 +146,9 @@ def code_of(chapter: Chapter) -> dict[str, str]:
 def kept_notebook(path: Path) -> nbformat.NotebookNode | None:
     """An executed notebook; ``None`` where there is none, or none that can be read."""
     try:
-        return nbformat.v4.reads(path.read_text(encoding="utf-8"))  # unlike nbformat.read, without a second's validation
+        return nbformat.v4.reads(
+            path.read_text(encoding="utf-8")
+        )  # unlike nbformat.read, without a second's validation
     except (OSError, ValueError):
         return None
 
@@ -143,9 +169,15 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _arguments(sheet: Sheet) -> tuple[str, dict[str, Any], str, str]:
+def _arguments(sheet: Sheet) -> tuple[str, dict[str, Any], str, str, str]:
     chapter = sheet.run.chapter
-    return nbformat.writes(chapter.notebook), dict(sheet.values), str(chapter.path.parent), str(sheet.path)
+    return (
+        nbformat.writes(chapter.notebook),
+        dict(sheet.values),
+        sheet.preset,
+        str(chapter.path.parent),
+        str(sheet.path),
+    )
 
 
 def _side_by_side(sheets: Mapping[str, Sheet], say: Callable[[str], None], jobs: int) -> dict[str, Sheet]:

@@ -21,7 +21,9 @@ class Part:
 
 FINDINGS: Mapping[str, tuple[Part, ...]] = {
     "The spikes are catapults": (
-        Part("gd_catapults", ("spike",), "of gradient descent above the critical rate the loss shoots up and comes back"),
+        Part(
+            "gd_catapults", ("spike",), "of gradient descent above the critical rate the loss shoots up and comes back"
+        ),
         Part("sgd_spikes", ("whole",), "of SGD the loss rises where the rate exceeds the batch's critical one"),
     ),
     "A catapult happens in the top eigenspace": (
@@ -49,7 +51,9 @@ def findings(sheets: Mapping[str, Sheet]) -> str:
     for number, (finding, parts) in enumerate(FINDINGS.items(), 1):
         verdicts = {part: list(_verdicts(part, sheets.values())) for part in parts}
         counted = [
-            f"in {found.count(REPRODUCED)} of {len(found)} runs {part.what}" for part, found in verdicts.items() if found
+            f"in {found.count(REPRODUCED)} of {len(found)} runs {part.what}"
+            for part, found in verdicts.items()
+            if found
         ]
         answer = _YES.get(outcome(verdict for found in verdicts.values() for verdict in found))
         shown = f"*{answer}:* {'; '.join(counted)}." if answer else "*Open:* no run of this book could tell."

@@ -43,6 +43,11 @@ class Sheet:
         return self.run.settings[self.preset]
 
     @property
+    def device(self) -> str:
+        """Where its notebook computes what is missing."""
+        return self.values.get("device", "auto")
+
+    @property
     def results(self) -> Results:
         return Results(self.outcomes)
 
