@@ -50,8 +50,8 @@ def describe_batches(runs: Sequence[BatchRun], results: Results) -> Text:
     shuffled = "drawn without replacement until all samples have been used"
     sampling = "drawn with replacement" if e.replacement else shuffled
     return Text(
-        f"{_task(e, every, results)} Where an epoch is longer than that, it is checked after each epoch. Learning rate: "
-        f"{' and '.join(_with_critical(run, rate) for rate in e.learning_rates)}. Batches are {sampling}; a batch of "
+        f"{_task(e, every, results)} Where an epoch is longer than that, it is checked after each epoch. Learning "
+        f"rate: {' and '.join(_with_critical(run, rate) for rate in e.learning_rates)}. Batches are {sampling}; a batch of "
         f"{e.n_train} is gradient descent. {_seeds(e.seeds)} {_ends(every)}"
     )
 
@@ -83,16 +83,16 @@ def _task(page: LearningPage, every: Sequence[Fitted], results: Results) -> str:
         stop += f", or {page.patience} evaluations after the best one"
     return (
         f"Data: {source} {page.n_train} samples{size}. Network: {network_in_words(page, every[0].parameters)}. "
-        f"Validation and test set have {page.n_validation} and {page.n_test} samples. {egop} {stop}; the loss is checked "
-        f"every {page.evaluate_every} steps."
+        f"Validation and test set have {page.n_validation} and {page.n_test} samples. {egop} {stop}; the loss is "
+        f"checked every {page.evaluate_every} steps."
     )
 
 
 def _strong(strong: StrongModel, result: Strong) -> str:
     network = network_in_words(strong.network(), result.parameters)
     return (
-        f"A strong model stands for the true function: {network}, trained with Adam on {strong.n_train} samples. It gets "
-        f"{100 * (1 - result.test_error):.1f} % of {strong.n_test} test samples right. Its AGOP on its training inputs "
+        f"A strong model stands for the true function: {network}, trained with Adam on {strong.n_train} samples. It "
+        f"gets {100 * (1 - result.test_error):.1f} % of {strong.n_test} test samples right. Its AGOP on its training inputs "
         "stands for the EGOP."
     )
 
