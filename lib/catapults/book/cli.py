@@ -34,6 +34,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="The data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
+ERRORS = (BuildError, ChapterError, ComputationFailed, Damaged, ParameterError, RunsError)  # whose message is enough
 OWN = "own parameters"  # takes the place of a preset's name
 Preset = StrEnum("Preset", PRESETS)
 PresetOption = Annotated[
@@ -155,16 +156,7 @@ def _root() -> Path:
 def main() -> None:
     try:
         app()
-    except (
-        BuildError,
-        ChapterError,
-        ComputationFailed,
-        Damaged,
-        ParameterError,
-        RunsError,
-        data.DataError,
-        OSError,
-    ) as error:
+    except (*ERRORS, data.DataError, OSError) as error:
         typer.echo(f"catapults: {error}", err=True)
         sys.exit(1)
 

@@ -43,8 +43,8 @@ def execute_all(
 ) -> dict[str, Sheet]:
     """The sheets with their executed notebooks, which lie in ``folder``; those that cannot be shown as they are.
 
-    ``jobs`` notebooks are executed at a time, each in a kernel of its own: by default one a core, eight at most. Nothing
-    is raised for an error of a notebook: the sheet has it.
+    ``jobs`` notebooks are executed at a time, each in a kernel of its own: by default one a core, eight at most.
+    Nothing is raised for an error of a notebook: the sheet has it.
     """
     done: dict[str, Sheet] = {}
     waiting: dict[str, Sheet] = {}
@@ -146,9 +146,7 @@ def code_of(chapter: Chapter) -> dict[str, str]:
 def kept_notebook(path: Path) -> nbformat.NotebookNode | None:
     """An executed notebook; ``None`` where there is none, or none that can be read."""
     try:
-        return nbformat.v4.reads(
-            path.read_text(encoding="utf-8")
-        )  # unlike nbformat.read, without a second's validation
+        return nbformat.v4.reads(path.read_text(encoding="utf-8"))  # nbformat.read validates, for seconds
     except (OSError, ValueError):
         return None
 

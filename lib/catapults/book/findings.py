@@ -12,35 +12,33 @@ _YES = {REPRODUCED: "Yes", PARTLY: "Mostly", NOT_REPRODUCED: "No"}
 
 @dataclass(frozen=True)
 class Part:
-    """What a kind of run says about a finding: ``claims`` of the pages of ``chapter``."""
+    """What a kind of run says about a finding: a claim of the pages of ``chapter``."""
 
     chapter: str
-    claims: tuple[str, ...]
+    claim: str
     what: str  # "in N of M runs ..."
 
 
 FINDINGS: Mapping[str, tuple[Part, ...]] = {
     "The spikes are catapults": (
-        Part(
-            "gd_catapults", ("spike",), "of gradient descent above the critical rate the loss shoots up and comes back"
-        ),
-        Part("sgd_spikes", ("whole",), "of SGD the loss rises where the rate exceeds the batch's critical one"),
+        Part("gd_catapults", "spike", "of gradient descent above the critical rate the loss rises and comes back"),
+        Part("sgd_spikes", "whole", "of SGD the loss rises where the rate exceeds the batch's critical one"),
     ),
     "A catapult happens in the top eigenspace": (
-        Part("gd_catapults", ("top",), "of gradient descent at least 95 % of the spike lie there"),
-        Part("sgd_spikes", ("top",), "of SGD all spikes lie there"),
-        Part("gd_catapults", ("rest",), "of gradient descent the rest of the loss keeps falling"),
+        Part("gd_catapults", "top", "of gradient descent at least 95 % of the spike lie there"),
+        Part("sgd_spikes", "top", "of SGD all spikes lie there"),
+        Part("gd_catapults", "rest", "of gradient descent the rest of the loss keeps falling"),
     ),
     "Each catapult lowers the norm of the tangent kernel": (
-        Part("gd_catapults", ("norm",), "with one catapult the norm is lower afterwards"),
-        Part("multiple_catapults", ("norm",), "with several catapults it falls with each"),
-        Part("sgd_spikes", ("norm",), "of SGD it falls with each spike"),
+        Part("gd_catapults", "norm", "with one catapult the norm is lower afterwards"),
+        Part("multiple_catapults", "norm", "with several catapults it falls with each"),
+        Part("sgd_spikes", "norm", "of SGD it falls with each spike"),
     ),
     "Catapults align the AGOP": (
-        Part("agop_gd", ("alignment",), "more catapults of gradient descent go with a better alignment"),
-        Part("agop_sgd", ("alignment",), "smaller batches go with a better alignment"),
-        Part("agop_sgd", ("performance",), "smaller batches go with a better test performance"),
-        Part("agop_optimizers", ("spearman",), "the optimiser whose AGOP is aligned better tests better"),
+        Part("agop_gd", "alignment", "more catapults of gradient descent go with a better alignment"),
+        Part("agop_sgd", "alignment", "smaller batches go with a better alignment"),
+        Part("agop_sgd", "performance", "smaller batches go with a better test performance"),
+        Part("agop_optimizers", "spearman", "the optimiser whose AGOP is aligned better tests better"),
     ),
 }
 
@@ -65,5 +63,6 @@ def _verdicts(part: Part, sheets: Iterable[Sheet]) -> Iterable[str]:
     """Of the claims that were compared."""
     for sheet in sheets:
         if sheet.run.chapter.name == part.chapter:
-            found = (sheet.claims[name].verdict for name in part.claims if name in sheet.claims)
-            yield from (verdict for verdict in found if verdict in (REPRODUCED, NOT_REPRODUCED))
+            claim = sheet.claims.get(part.claim)
+            if claim is not None and claim.verdict in (REPRODUCED, NOT_REPRODUCED):
+                yield claim.verdict

@@ -141,7 +141,7 @@ def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, 
 def load(folder: Path) -> dict[str, Run]:
     """The runs by name, in the file's order; ``folder`` holds runs.yml and the chapters.
 
-    ``parameters`` are the paper's settings; ``smoke``, ``laptop`` and ``book`` say where these presets depart from them.
+    ``parameters`` are the paper's settings; ``smoke``, ``laptop`` and ``book`` say where presets depart from them.
 
     Raises :class:`RunsError` for a file that cannot be read and for every parameter that its chapter refuses.
     """

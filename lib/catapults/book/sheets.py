@@ -1,4 +1,4 @@
-"""What each run of the book shows: its page's results, obtained in one sweep for all runs, and the claims they decide."""
+"""What each run of the book shows: results, obtained in one sweep for all runs, and the claims that they decide."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -118,8 +118,8 @@ class Sheet:
 def obtain(runs: Mapping[str, Run], preset: str, say: Callable[[str], None]) -> dict[str, Sheet]:
     """The runs' sheets by name, with their results: those stored or recorded, and those that are trained here and now.
 
-    In the preset ``book`` these are the trainings of pages that lack no more than ``AFFORDABLE`` seconds of them; in any
-    other all. Raises :class:`catapults.compute.files.Damaged` for a damaged record.
+    In the preset ``book`` these are the trainings of pages that lack no more than ``AFFORDABLE`` seconds of them; in
+    any other all. Raises :class:`catapults.compute.files.Damaged` for a damaged record.
     """
     pages = {name: run.page(preset) for name, run in runs.items()}
     outcomes = look_up(list({e.key: e for page in pages.values() for e in page.experiments()}.values()))

@@ -1,4 +1,4 @@
-"""The paper's figures and tables, and how they are written: ``"figure 7"`` is an item, ``"7a"`` the label of a panel."""
+"""The paper's figures and tables: ``"figure 7"`` is an item, ``"7a"`` the label of one of its panels."""
 
 from collections.abc import Iterable
 
