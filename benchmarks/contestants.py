@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from catapults import models, tangent
-from catapults.eigenspace import top_eigenpairs
+from catapults.tangent.eigenspace import top_eigenpairs
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
@@ -155,7 +155,7 @@ def neural_tangents(case: Case) -> Iterator[Ready]:
             def answer(size: int) -> bytearray:
                 received = bytearray(process.stdout.read(size))
                 if len(received) < size:
-                    raise RuntimeError(f"neural-tangents' process ended:\n{log.read_text()}")
+                    raise RuntimeError(f"neural-tangents' process ended:\n{log.read_text(encoding='utf-8')}")
                 return received
 
             def run() -> Tensor:

@@ -12,7 +12,7 @@ def in_fresh_process(case: str, contestant: str) -> float | None:
     if not Path("/proc/self/clear_refs").exists():
         return None
     command = [sys.executable, __file__, case, contestant]
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8").stdout)
 
 
 def peak(run: Callable[[], object], process: int, times: int = 3) -> float:
@@ -20,7 +20,7 @@ def peak(run: Callable[[], object], process: int, times: int = 3) -> float:
 
     Read from /proc, since ``ru_maxrss`` of a child process starts at its parent's peak.
     """
-    Path(f"/proc/{process}/clear_refs").write_text("5")  # sets the peak to the present value
+    Path(f"/proc/{process}/clear_refs").write_text("5", encoding="utf-8")  # sets the peak to the present value
     before = _kib(process, "VmRSS")
     for _ in range(times):
         run()
@@ -28,7 +28,7 @@ def peak(run: Callable[[], object], process: int, times: int = 3) -> float:
 
 
 def _kib(process: int, field: str) -> int:
-    return int(re.search(rf"{field}:\s+(\d+)", Path(f"/proc/{process}/status").read_text())[1])
+    return int(re.search(rf"{field}:\s+(\d+)", Path(f"/proc/{process}/status").read_text(encoding="utf-8"))[1])
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def our_steps(
     if history.diverged:
         raise ValueError(f"learning_rate = {learning_rate!r}: diverges at once; allowed is a smaller one")
     first, *others = history.seconds[:-1].tolist()
-    return first, others, history.steps[0].learning_rate
+    return first, others, float(history.learning_rate[0])
 
 
 def errors(
@@ -134,12 +134,14 @@ def errors(
     ``decompose``: eigenvalues in ascending order, and eigenvectors as columns, at least of the top eigenspace. The
     model is trained by one step.
     """
-    step = training.gradient_descent(model, inputs, targets, learning_rate, 1, top).steps[1]
+    history = training.gradient_descent(model, inputs, targets, learning_rate, 1, top)
     exact = tangent.linearize(copy.deepcopy(model).cpu().double(), inputs.cpu().double())
     values, vectors = decompose(exact.kernel())
     split = tangent.split_by_eigenvectors(exact.outputs.flatten() - targets.cpu().double(), vectors[:, -top:])
-    norm = abs(step.kernel_norm / values[-1].item() - 1)
-    return Errors(norm, *(abs(ours / theirs - 1) for ours, theirs in zip(step.splits[0], split, strict=True)))
+    norm = abs(float(history.kernel_norm[1]) / values[-1].item() - 1)
+    return Errors(
+        norm, *(abs(ours / theirs - 1) for ours, theirs in zip(history.splits[1, 0].tolist(), split, strict=True))
+    )
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:

@@ -5,7 +5,8 @@ import itertools
 
 import pytest
 import torch
-from catapults import chain, models, tangent
+from catapults import models, tangent
+from catapults.tangent import descent
 from torch import nn
 
 
@@ -44,14 +45,14 @@ MODELS = {
 @pytest.mark.parametrize("part", [100, 12, 5])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_step_is_that_of_autograd(name, part, monkeypatch):
-    monkeypatch.setattr(chain, "_SIDE", part)
+    monkeypatch.setattr(descent, "_SIDE", part)
     torch.manual_seed(0)
     model = MODELS[name]().double()
     x, y = torch.randn(12, 5, dtype=torch.double), torch.randn(12, dtype=torch.double)
     x = x.view(12, 5, 1) if name == "images" else x
     plain = copy.deepcopy(model)
     optimizer = torch.optim.SGD((p for p in plain.parameters() if p.requires_grad), lr=0.3)
-    stepping = chain.Chain(model, tangent.layers(model, x))
+    stepping = descent.ChainDescent(model, tangent.layers(model, x))
     inputs = x.clone()
     for _ in range(3):
         optimizer.zero_grad()

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from catapults import eigenspace, models, tangent
-from catapults.eigenspace import NotFinite, top_eigenpairs
+from catapults import models, tangent
+from catapults.tangent import eigenspace
+from catapults.tangent.eigenspace import NotFinite, top_eigenpairs
 from hypothesis import given
 from hypothesis import strategies as st
 from samples import few_examples

@@ -1,7 +1,8 @@
 import pytest
 import torch
-from catapults import factored, hessian, models, tangent
-from catapults.factored import FactoredHessian, applies
+from catapults import models, tangent
+from catapults.tangent import factored, hessian
+from catapults.tangent.factored import FactoredHessian, applies
 from torch import nn
 
 DOUBLE = {"dtype": torch.float64}

@@ -14,17 +14,18 @@ def test_a_relative_folder_is_that_of_the_start(tmp_path, monkeypatch):
 import os, subprocess, sys
 from catapults.data import folders
 os.chdir("elsewhere")
-again = "from catapults.data import folders; print(folders.data_folder(), folders.cache_folder(), sep=chr(10))"
-print(folders.data_folder(), folders.cache_folder(), sep=chr(10), flush=True)
-subprocess.run([sys.executable, "-c", again], check=True)
+say = "print(folders.data_folder(), folders.cache_folder(), os.environ['CATAPULTS_RESULTS'], sep=chr(10), flush=True)"
+exec(say)
+subprocess.run([sys.executable, "-c", "import os; from catapults.data import folders; " + say], check=True)
 """
     monkeypatch.setenv("CATAPULTS_DATA", "here")
     monkeypatch.setenv("CATAPULTS_CACHE", "../there")
+    monkeypatch.setenv("CATAPULTS_RESULTS", "results")
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, check=True, stdout=subprocess.PIPE, encoding="utf-8"
     )
     told = [Path(os.path.normpath(line)) for line in done.stdout.splitlines()]
-    assert told == 2 * [tmp_path / "here", tmp_path.parent / "there"]
+    assert told == 2 * [tmp_path / "here", tmp_path.parent / "there", tmp_path / "results"]
 
 
 def test_what_is_named_later_stays_where_it_was(tmp_path, monkeypatch):

@@ -3,7 +3,8 @@ import math
 import curvlinops
 import pytest
 import torch
-from catapults import hessian, models, tangent
+from catapults import models, tangent
+from catapults.tangent import hessian
 from scipy.sparse.linalg import eigsh
 from torch import nn
 

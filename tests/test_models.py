@@ -2,7 +2,8 @@ import math
 
 import pytest
 import torch
-from catapults import hessian, models
+from catapults import models
+from catapults.tangent import hessian
 from torch import nn
 
 
@@ -292,10 +293,3 @@ def test_images_are_flattened():
 def test_impossible_options(options, message):
     with pytest.raises(ValueError, match=message):
         models.fcn(**{"in_features": 4, "width": 5, "depth": 3} | options)
-
-
-def test_device():
-    assert models.device("cpu") == torch.device("cpu")
-    assert models.device("auto").type in ("cuda", "mps", "cpu")
-    with pytest.raises(ValueError, match="device = 'tpu': allowed on this machine are auto"):
-        models.device("tpu")

@@ -46,7 +46,7 @@ def test_a_number_can_be_a_name(folder):
 
 
 def test_names_and_files_need_no_pytorch():
-    """Nor what reads a single form of a single data set; what draws tasks is there when it is asked for."""
+    """Nor what reads a single form of a single data set."""
     script = """
 import sys
 from catapults import data
@@ -55,7 +55,6 @@ assert data.n_outputs("cifar-2") == 1 and data.is_synthetic("rank-2") and not na
 data.check_name("usps-2"), data.identity("cifar-10"), data.status(), data.available_names()
 slow = {"torch", "scipy", "PIL", "pooch", "tqdm", "filelock"} & sys.modules.keys()
 assert not slow, slow
-assert data.load("rank-2", 3).train.inputs.shape == (3, 100) and "torch" in sys.modules
 """
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
 

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 from catapults import models, tangent
-from catapults.span import within_span
+from catapults.tangent.span import within_span
 from torch import nn
 
 N, SIZE = 5, 12

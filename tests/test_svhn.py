@@ -1,6 +1,5 @@
 import hashlib
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -205,10 +204,8 @@ def test_damage_of_the_cache_is_noticed(cached, position, flip):
 
 def test_unreachable(folder, monkeypatch):
     monkeypatch.setattr(pooch, "retrieve", closed)
-    start = time.perf_counter()
     with pytest.raises(data.DataUnavailable) as error:
         data.load("svhn-2", 128)
-    assert time.perf_counter() - start < 2
     for text in (
         f"the folder CATAPULTS_DATA: {folder} has no file of it",
         f"the user's cache: no {folder.parent / 'cache' / 'svhn.npz'}",

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 from catapults import cluster as clusters
-from catapults import models, processes, store, workers
+from catapults import devices, processes, store, workers
 from catapults import sweep as sweeps
 from catapults.sweep import sweep
 from nbformat.v4 import new_code_cell, new_notebook
@@ -179,7 +179,7 @@ class TestHowManyProcesses:
 
     def test_one_on_an_accelerator_unless_more_are_asked_for(self, numbers, monkeypatch):
         monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-        monkeypatch.setattr(models, "device", lambda name: torch.device("cuda:0" if name == "auto" else name))
+        monkeypatch.setattr(devices, "device", lambda name: torch.device("cuda:0" if name == "auto" else name))
         experiments = {"a": Training(), "b": Training(device="auto")}
         sweeps._here(experiments, None)
         sweeps._here(experiments, 2)

@@ -13,6 +13,7 @@ import psutil
 import pytest
 import torch
 from catapults import models, tangent
+from catapults.tangent import blocks, convolution, positions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -279,10 +280,11 @@ class TestEveryKindOfLayer:
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         expected = (J.T @ cotangent.flatten()).split([p.numel() for p in parameters.values()])
         chosen = (lambda layer: layer._unfolds()) if route == "by positions" else (lambda layer: False)
-        monkeypatch.setattr(tangent._ManyPositions, "_by_positions", chosen)
-        sizes = {"_SIDE": 3, "_BLOCK": block, "_IN_CACHE": block, "_COLUMNS": 7}  # 3 divides neither 7, 14 nor 70 rows
-        for name, size in (sizes | {"_FEW_POSITIONS": 0 if route == "by groups" else math.inf}).items():
-            monkeypatch.setattr(tangent, name, size)
+        monkeypatch.setattr(positions.ManyPositions, "_by_positions", chosen)
+        monkeypatch.setattr(blocks, "SIDE", 3)  # divides neither 7, 14 nor 70 rows
+        for name, size in {"BLOCK": block, "IN_CACHE": block, "COLUMNS": 7}.items():
+            monkeypatch.setattr(positions, name, size)
+        monkeypatch.setattr(convolution, "_FEW_POSITIONS", 0 if route == "by groups" else math.inf)
         kernel, gradient = linearization.kernel_and_vjp(cotangent)
         assert torch.equal(kernel, kernel.T)
         assert error(kernel, J @ J.T) <= 1e-10
@@ -344,7 +346,7 @@ def test_the_callers_gradient_mode_does_not_matter():
 def test_blocks_of_channels_give_the_same_kernel(monkeypatch):
     model, inputs = models.cnn(3, 6, 8, 3, 2).double(), torch.randn(4, 3, 6, 6, dtype=torch.float64)
     whole = tangent.linearize(model, inputs).kernel_and_vjp(torch.ones(4, 2))
-    monkeypatch.setattr(tangent, "_BLOCK", 3 * 4 * 2 * 72)
+    monkeypatch.setattr(positions, "BLOCK", 3 * 4 * 2 * 72)
     in_blocks = tangent.linearize(model, inputs).kernel_and_vjp(torch.ones(4, 2))
     torch.testing.assert_close(in_blocks, whole)
 

@@ -1,67 +1,131 @@
-"""What a training measured."""
+"""What was measured in a training: the same columns for gradient descent, SGD and other optimisers. Without torch."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
+
+EPSILON = 1e-8  # by which a rate has to exceed the critical one for a catapult to be counted (section 4)
 
 
 @dataclass(frozen=True)
 class History:
-    learning_rate: np.ndarray
-    batches: np.ndarray
-    batch_loss: np.ndarray
-    batch_loss_after: np.ndarray
-    batch_critical_learning_rate: np.ndarray
-    batch_hessian_critical_learning_rate: np.ndarray
-    loss: np.ndarray
-    kernel_norm: np.ndarray
-    critical_learning_rate: np.ndarray
-    hessian_critical_learning_rate: np.ndarray
-    unstable_directions: np.ndarray
-    splits: np.ndarray
-    seconds: np.ndarray
-    evaluated: np.ndarray
-    training_loss: np.ndarray
-    validation_loss: np.ndarray
-    validation_error: np.ndarray
-    steps_above: np.ndarray
+    """A training of T steps; its states are those before each step and the one after the last step. NaN stands where
+    nothing was measured, and for nothing else. For a full batch the batch's columns are the whole set's.
+
+    Each of T steps: ``learning_rate``; ``batches``, the samples drawn, (T, 0) for the full batch or where they were not
+    kept; ``batch_loss`` and ``batch_loss_after``, eq. (1) on them before and after the step;
+    ``batch_critical_learning_rate``, b / ||K_batch|| before it, and ``batch_hessian_critical_learning_rate``,
+    2 / lambda_max of the batch's Hessian.
+
+    Each of T + 1 states, on the whole training set: ``loss``, eq. (1), infinite where it is not a number any more;
+    ``kernel_norm``, ||K||; ``critical_learning_rate``, n / ||K||; ``hessian_critical_learning_rate``,
+    2 / lambda_max(H); ``unstable_directions``, the number of eigendirections with eta > n / lambda_i; ``splits``,
+    L_<=s and L_>s of eq. (2) for each s of ``tops``; ``seconds``, the time from the state to the next one, all
+    measurements included; ``quantity_values``, one column for each of ``quantities``, which are a person's own.
+
+    Each of e evaluations: ``evaluated``, the iteration; ``training_loss``, ``validation_loss``, and
+    ``validation_error``, the fraction of wrong classes, NaN for regression; ``steps_above``, the number of steps before
+    with eta - eta_crit(X_batch) > 1e-8, the paper's estimate of the number of catapults. Between two measurements a
+    batch's critical rate counts as unchanged.
+
+    ``best`` is the evaluation with the best validation loss or, for classes, error; -1 without any.
+    ``initial_critical_learning_rate`` is the whole set's, NaN where it was not measured. ``converged``: the loss came
+    below the value at which the training stops. ``diverged``: it was ended because the loss had exploded.
+    """
+
+    learning_rate: Float[np.ndarray, " T"]
+    batches: Int[np.ndarray, "T b"]
+    batch_loss: Float[np.ndarray, " T"]
+    batch_loss_after: Float[np.ndarray, " T"]
+    batch_critical_learning_rate: Float[np.ndarray, " T"]
+    batch_hessian_critical_learning_rate: Float[np.ndarray, " T"]
+
+    loss: Float[np.ndarray, " T+1"]
+    kernel_norm: Float[np.ndarray, " T+1"]
+    critical_learning_rate: Float[np.ndarray, " T+1"]
+    hessian_critical_learning_rate: Float[np.ndarray, " T+1"]
+    unstable_directions: Float[np.ndarray, " T+1"]
+    splits: Float[np.ndarray, "T+1 s 2"]
+    seconds: Float[np.ndarray, " T+1"]
+    quantity_values: Float[np.ndarray, "T+1 q"]
+
+    evaluated: Int[np.ndarray, " e"]
+    training_loss: Float[np.ndarray, " e"]
+    validation_loss: Float[np.ndarray, " e"]
+    validation_error: Float[np.ndarray, " e"]
+    steps_above: Int[np.ndarray, " e"]
+
     tops: tuple[int, ...]
+    quantities: tuple[str, ...]
     best: int
     initial_critical_learning_rate: float
-    diverged: bool
     converged: bool
+    diverged: bool
 
-    def __len__(self):
+    def __len__(self) -> int:
+        """Steps taken."""
         return len(self.learning_rate)
 
     @property
-    def iteration(self):
-        return np.arange(len(self.loss))
+    def iteration(self) -> Int[np.ndarray, " states"]:
+        """The numbers of the states: how many steps were taken before each."""
+        return np.arange(len(self) + 1)
 
     @property
-    def measured(self):
-        return len(self.loss) - self.diverged
+    def rate_at_states(self) -> Float[np.ndarray, " states"]:
+        """The rate of the step from each state; for the last state, from which there is none, the rate before."""
+        last = self.learning_rate[-1:] if len(self) else [np.nan]
+        return np.append(self.learning_rate, last)
 
-    def split(self, top):
+    @property
+    def measured(self) -> int:
+        """How many states can have all measurements: all of them, but for the last one of a training that diverged."""
+        return len(self) + 1 - self.diverged
+
+    @property
+    def exceeds(self) -> Bool[np.ndarray, " T"]:
+        """The steps with eta > eta_crit(X_batch)."""
+        return self.learning_rate > self.batch_critical_learning_rate
+
+    @property
+    def catapults(self) -> int:
+        """As the paper counts them: the steps above until the best evaluation; until the end where there is none."""
+        if self.best >= 0:
+            return int(self.steps_above[self.best])
+        return int(steps_above(self.learning_rate, self.batch_critical_learning_rate)[-1])
+
+    def split(self, top: int) -> tuple[Float[np.ndarray, " states"], Float[np.ndarray, " states"]]:
+        """L_<=s and L_>s at the states for s = ``top``, one of ``tops``. Raises ``ValueError`` for another."""
+        if top not in self.tops:
+            raise ValueError(f"top = {top!r}: allowed are {', '.join(map(str, self.tops))}")
         losses = self.splits[:, self.tops.index(top)]
         return losses[:, 0], losses[:, 1]
 
     @property
-    def loss_top(self):
+    def loss_top(self) -> Float[np.ndarray, " states"]:
+        """L_<=s at the states for the largest of ``tops``."""
         return self.split(self.tops[-1])[0]
 
     @property
-    def loss_rest(self):
+    def loss_rest(self) -> Float[np.ndarray, " states"]:
+        """L_>s at the states for the largest of ``tops``."""
         return self.split(self.tops[-1])[1]
 
-    @property
-    def exceeds(self):
-        return self.learning_rate > self.batch_critical_learning_rate
+    def quantity(self, name: str) -> Float[np.ndarray, " states"]:
+        """A person's own quantity at the states, one of ``quantities``. Raises ``ValueError`` for another."""
+        if name not in self.quantities:
+            raise ValueError(f"name = {name!r}: allowed are {', '.join(self.quantities)}")
+        return self.quantity_values[:, self.quantities.index(name)]
 
-    @property
-    def rate_at_states(self):
-        return np.append(self.learning_rate, self.learning_rate[-1:])
 
-    @property
-    def catapults(self):
-        return int(self.steps_above[self.best])
+def steps_above(
+    learning_rate: Float[np.ndarray, " T"], critical: Float[np.ndarray, " T"]
+) -> Int[np.ndarray, " states"]:
+    """How many of the first t steps have a rate above the critical one, for t = 0 ... T.
+
+    Where that is NaN it counts as what it was when it was last measured; before the first measurement as infinite.
+    """
+    there = np.where(np.isnan(critical), 0, np.arange(1, len(critical) + 1))
+    latest = np.append(np.inf, critical)[np.maximum.accumulate(there)]
+    return np.append(0, np.cumsum(learning_rate - latest > EPSILON))

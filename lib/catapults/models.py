@@ -337,19 +337,3 @@ def _layers(parameterization: str, bias: bool, gain: float) -> tuple[Callable, C
             ),
         )
     raise ValueError(f"parameterization = {parameterization!r}: allowed are 'ntk' and 'pytorch'")
-
-
-def device(name: str = "auto") -> torch.device:
-    """The device called ``name``; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
-
-    Raises ``ValueError`` when the device is unknown or not there.
-    """
-    there = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    there = [*there[:1], *(["mps"] if torch.backends.mps.is_available() else []), "cpu", *there[1:]]
-    if name == "auto":
-        return torch.device(there[0])
-    if name == "cuda" and "cuda:0" in there:
-        return torch.device("cuda:0")
-    if name not in there:
-        raise ValueError(f"device = {name!r}: allowed on this machine are {', '.join(['auto', *there])}")
-    return torch.device(name)

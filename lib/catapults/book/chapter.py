@@ -94,7 +94,7 @@ class Chapter:
         values = {name: parameter.default for name, parameter in self.parameters.items()} | dict(given)
         self.page.from_namespace(values)
         try:
-            devices.check(values.get("device", "auto"))
+            devices.name_of(values.get("device", "auto"))
             check_scheduler(values.get("scheduler"))
         except ValueError as error:
             raise ParameterError(str(error)) from None

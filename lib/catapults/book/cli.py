@@ -17,11 +17,13 @@ from ..compute.files import Damaged
 from ..compute.processes import environment
 from ..compute.sweep import look_up
 from ..experiments import ParameterError
+from . import computing
 from . import runs as runs_file
 from .build import BuildError, build, for_notebooks
 from .chapter import ChapterError
 from .execute import run_one
 from .executed import figures as figures_of
+from .project import root
 from .runs import PRESETS, Run, RunsError
 from .sheets import sheet_of
 
@@ -33,6 +35,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="The data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(computing.record_app, name="record")
+app.command("compute")(computing.compute)
 
 ERRORS = (BuildError, ChapterError, ComputationFailed, Damaged, ParameterError, RunsError)  # whose message is enough
 OWN = "own parameters"  # takes the place of a preset's name
@@ -55,7 +59,7 @@ def build_command(
 ) -> None:
     """Build the book: train what is missing, execute the notebooks that are not cached, render the pages."""
     started = time.monotonic()
-    page = build(_root(), output.resolve(), preset.value, _say, force, jobs)
+    page = build(root(), output.resolve(), preset.value, _say, force, jobs)
     typer.echo(f"The book: {page}  ({time.monotonic() - started:.0f} s, preset {preset})")
 
 
@@ -71,8 +75,8 @@ def run_command(
     figures: Annotated[Path | None, typer.Option(help="Folder to which its figures are written, as SVG.")] = None,
 ) -> None:
     """Execute one chapter, with other parameters if you like, and say what became of its claims."""
-    root = _root()
-    runs = runs_file.load(root / "chapters")
+    project = root()
+    runs = runs_file.load(project / "chapters")
     if run not in runs:
         raise ParameterError(f"run = {run!r}: allowed are {', '.join(runs)}")
     for folder in (output and output.parent, figures):
@@ -81,9 +85,9 @@ def run_command(
     mine = with_own(runs[run], preset.value, parameter, seeds)
     name = OWN if OWN in mine.settings else preset.value
     page = mine.page(name)
-    with environment(for_notebooks(root / "_build")):
+    with environment(for_notebooks(project / "_build")):
         found = look_up(page.experiments(), mine.settings[name].get("device", "auto"))
-        sheet = run_one(sheet_of(mine, name, page, found), root / "_build" / "runs")
+        sheet = run_one(sheet_of(mine, name, page, found), project / "_build" / "runs")
     if sheet.notebook is None:
         raise BuildError(sheet.reason)
     for claim in sheet.claims.values():
@@ -102,13 +106,12 @@ def run_command(
 def with_own(run: Run, preset: str, assignments: list[str], seeds: int | None) -> Run:
     """The run with parameters of a person's own beside its presets. Raises :class:`ParameterError`."""
     own = run.chapter.read(assignments)
-    declared = run.chapter.parameters.get("seeds")
     if seeds is not None:
-        if declared is None or "seeds" in own:
-            reason = "given with -p already" if declared else f"chapter {run.chapter.name!r} has none"
+        if "seeds" not in run.chapter.parameters or "seeds" in own:
+            reason = "given with -p, too" if "seeds" in own else f"chapter {run.chapter.name!r} has no seeds"
             raise ParameterError(f"--seeds {seeds}: {reason}; allowed is to leave it out")
-        own["seeds"] = seeds if isinstance(declared.default, int) else list(range(seeds))
-    elif own and declared is not None and isinstance(declared.default, int):
+        own["seeds"] = run.page(preset).with_seeds(seeds).seeds
+    elif own and isinstance(run.settings[preset].get("seeds"), int):
         own = {"seeds": 1} | own
     if not own:
         return run
@@ -140,17 +143,6 @@ def _opaque(svg: str) -> str:
 
 def _say(line: str) -> None:
     typer.echo(line)
-
-
-def _root() -> Path:
-    """The project's folder: this one or the nearest above it that has chapters/runs.yml."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "chapters" / "runs.yml").exists():
-            return folder
-    raise ParameterError(
-        f"{here}: neither this folder nor one above it has chapters/runs.yml; go to the project's folder"
-    )
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ import importlib.metadata
 import itertools
 import json
 import os
-import pkgutil
 import platform
 import re
 import time
@@ -20,7 +19,6 @@ from typing import Any
 
 import nbformat
 
-from .. import experiments
 from ..compute import fingerprint, processes
 from ..compute.atomic import written
 from ..compute.sweep import look_up
@@ -30,7 +28,8 @@ from .chapter import Chapter
 from .sheets import Sheet, sheet_of
 
 _MOST_JOBS = 8
-_SHOWING = ("paper/", "figures/", "experiments/", "display.py", "history.py", "schedules.py", "catapult.py")
+_PACKAGE = Path(__file__).parents[1]
+_SHOWING = ("paper/", "figures/", "display.py", "history.py", "schedules.py", "catapult.py")
 _DRAWING = ("ipykernel", "matplotlib", "numpy", "papermill")
 
 
@@ -133,13 +132,17 @@ def key(sheet: Sheet) -> str:
 
 
 def code_of(chapter: Chapter) -> dict[str, str]:
-    """Hashes of the library's modules that a notebook shows its results with, by path: those that it imports, directly
-    or through one another, and the experiments, but not what computes."""
-    names = {name for cell in chapter.notebook.cells if cell.cell_type == "code" for name in _imported(cell.source)}
-    names |= {f"{experiments.__name__}.{module.name}" for module in pkgutil.iter_modules(experiments.__path__)}
-    found: dict[str, str] = {}
-    for name in sorted(name for name in names if not name.startswith("catapults.compute")):
-        found |= {path: hashed for path, hashed in fingerprint.modules(name).items() if path.startswith(_SHOWING)}
+    """Hashes of the library's modules that a notebook shows its results with, by path: all that say what experiments
+    are, and those that draw and judge which it imports, directly or through one another."""
+    cells = (cell.source for cell in chapter.notebook.cells if cell.cell_type == "code")
+    found = {
+        p.relative_to(_PACKAGE).as_posix(): fingerprint.of_code(p) for p in (_PACKAGE / "experiments").glob("*.py")
+    }
+    for module in sorted({module for source in cells for module in _imported(source)}):
+        place = _PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
+        if place.exists():
+            modules = fingerprint.modules(place)
+            found |= {path: hashed for path, hashed in modules.items() if path.startswith(_SHOWING)}
     return found
 
 
@@ -152,12 +155,14 @@ def kept_notebook(path: Path) -> nbformat.NotebookNode | None:
 
 
 def _imported(source: str) -> Iterator[str]:
-    """The library's modules, or names in them, that a cell imports."""
+    """Modules of the library that draw and judge, as a cell imports them."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.startswith("catapults."))
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "catapults":
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return (name for name in names if name.startswith(("catapults.paper", "catapults.figures", "catapults.display")))
 
 
 _version = functools.cache(importlib.metadata.version)

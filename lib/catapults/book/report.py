@@ -85,8 +85,8 @@ def report_summary(sheets: Mapping[str, Sheet]) -> str:
             by_panel.setdefault((row.item, label), []).append(row.outcome)
     items = " and ".join(f"{len(numbers)} {kind}s" for kind, numbers in PAPER.items())
     return (
-        f"Of the paper's {items}: {_counts(by_item)}. Such a figure counts as reproduced only if all of its panels are; "
-        f"of {len(by_panel)} single panels and tables: {_counts(by_panel)}."
+        f"Of the paper's {items}: {_counts(by_item)}. Such a figure is reproduced only if all of its panels are. "
+        f"Of {len(by_panel)} single panels and tables: {_counts(by_panel)}."
     )
 
 

@@ -10,7 +10,7 @@ from distributed.utils import LoopRunner
 
 from .. import data
 from . import fingerprint, store
-from .trainings import module_of
+from .trainings import source_of
 from .workers import Answer, Failure, Finished, Queue, Task, attempt
 
 _PATIENCE = 5  # seconds for the scheduler to answer
@@ -36,8 +36,7 @@ def on_cluster(queue: Queue, scheduler: str) -> Iterator[Finished]:
             fresh = {}
             while taken := queue.take():
                 task, needed = taken
-                expected = store.surroundings(module_of(task.experiment), task.device)
-                fresh[client.submit(_attempt_there, task, needed, expected, pure=False)] = task
+                fresh[client.submit(_attempt_there, task, needed, _surroundings(task), pure=False)] = task
             running.update(fresh)
             return list(fresh)
 
@@ -71,18 +70,22 @@ async def _greet(scheduler: str) -> None:
 
 def _compare(client: distributed.Client, scheduler: str, tasks: list[Task]) -> None:
     """Refuse the cluster before any work if a worker that is there now differs."""
-    for module, device in {(module_of(task.experiment), task.device) for task in tasks}:
-        expected = store.surroundings(module, device)
-        for worker, found in client.run(store.surroundings, module, device, on_error="return").items():
+    for task in {(source_of(task.experiment), task.device): task for task in tasks}.values():
+        expected = _surroundings(task)
+        for worker, found in client.run(_surroundings, task, on_error="return").items():
             difference = Failure.of(found).message if isinstance(found, Exception) else _difference(expected, found)
             if difference:
                 raise _refusal(scheduler, f"worker {worker}: {difference}")
 
 
+def _surroundings(task: Task) -> dict[str, Any]:
+    return store.surroundings(source_of(task.experiment), task.device)
+
+
 def _attempt_there(task: Task, needed: tuple[Any, ...], expected: dict[str, Any]) -> Answer | WorkersDiffer:
     """On a worker, which may have come after the others were compared: an attempt, or in what the worker differs."""
     try:
-        difference = _difference(expected, store.surroundings(module_of(task.experiment), task.device))
+        difference = _difference(expected, _surroundings(task))
         if not difference and store.key(task.experiment, task.device) != task.key:
             difference = f"data: its {task.experiment.dataset} is not the one here"
     except (data.DataError, ValueError) as error:

@@ -40,6 +40,18 @@ def dataset(experiment: Experiment) -> str | None:
     return getattr(experiment, "dataset", None) if drawn is None else drawn["name"]
 
 
+def identity(experiment: Experiment) -> str:
+    """Of the data set that it draws from, here or where it was packed. Raises the errors of
+    :func:`catapults.data.identity`."""
+    name, folder = dataset(experiment), os.environ.get(FOLDER)
+    if name is None:
+        return "none"
+    if folder and (drawn := arguments(experiment)) is not None:
+        with np.load(_place(Path(folder), drawn), allow_pickle=False) as file:
+            return json.loads(file["words"].item())["identity"]
+    return data.identity(name)
+
+
 def draw(experiment: Experiment) -> Any:
     """The task. Raises the errors of :func:`catapults.data.load`."""
     drawn = arguments(experiment)

@@ -14,11 +14,11 @@ _PER_SECOND = 2e10  # multiplications of one core in float32, measured with the 
 _OVERHEAD = 3e-4  # seconds of a small step
 _SIDE = {"usps": 16, "fashion-mnist": 28}  # of images, in pixels; others have 32
 _VECTOR = 100  # inputs of the synthetic tasks
-_COPIES = 6  # of all parameters that a training holds at a time: weights, their gradient, the best ones, an optimiser's
+_COPIES = 6  # of all parameters: weights, gradient, best ones, the state of an optimiser, what a step makes
 
 
 def seconds(experiment: Experiment) -> float:
-    """Of one core, at most: trainings that stop early take less. One second for an experiment that is not known here."""
+    """Of one core, at most: trainings that stop early take less. One second for one that is not known here."""
     e = experiment
     if isinstance(e, Restart):
         return seconds(e.of) * e.steps / e.of.steps
@@ -44,9 +44,8 @@ def size(network: Network) -> tuple[float, float]:
     channels = 1 if base in _SIDE else 3
     w, depth, pixels = float(network.width), network.depth, side**2
     if network.architecture == "fcn":
-        inputs = (
-            _VECTOR if network.image_size is None and base.startswith(("rank", "full", "sphere")) else channels * pixels
-        )
+        vectors = network.image_size is None and base.startswith(("rank", "full", "sphere"))
+        inputs = _VECTOR if vectors else channels * pixels
         parameters = inputs * w + (depth - 2) * w * w + w
         return parameters, parameters
     if network.architecture == "cnn":

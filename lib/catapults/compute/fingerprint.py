@@ -5,7 +5,6 @@ import functools
 import hashlib
 import importlib.metadata
 import platform
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,30 +14,21 @@ _LEFT_OUT = (
     "__init__.py",
     "experiments/",  # say what is computed, and are in the key themselves
     "compute/__init__.py",
-    "compute/trainings/__init__.py",  # knows all kinds of experiments, of which there may be more
-    *(f"data/{name}" for name in ("names", "folders", "finding", "downloads", "npz", "dataset")),
+    *(f"data/{name}" for name in ("__init__", "names", "folders", "finding", "downloads", "npz", "dataset")),
     *(f"data/{name}" for name in ("cifar10", "svhn", "usps", "celeba", "fashion_mnist")),  # whose tensors have a hash
 )
-_ONLY_FOLLOWED = "data/__init__.py"  # to what draws the tasks
 _VERSION_DEPENDENT = {"type_params", "type_comment", "kind", "ctx"}
 _version = functools.cache(importlib.metadata.version)
 
 
-def modules(name: str) -> dict[str, str]:
-    """A short hash of the code of an imported module and of all the library's modules that it imports, by path.
+def modules(source: Path) -> dict[str, str]:
+    """A short hash of the code of a file and of all the library's modules that it imports, by path.
 
-    ``name``: dotted; not imported yet are allowed modules of the library and, such as ``benchmarks.scaling``, of its
-    checkout. Of a module outside of the library, imports from other such modules are not followed. Docstrings,
-    comments, layout and the messages of errors do not count. Raises ``ValueError`` for what other processes cannot
-    import: a notebook, a script.
+    Of a file outside of the library, imports from other such files are not followed. Docstrings, comments, layout and
+    the messages of errors do not count.
     """
-    file = getattr(sys.modules.get(name), "__file__", None) or _file_of(name)
-    if file is None or name == "__main__":
-        here = "what is defined in a notebook or a script cannot be imported by other processes"
-        raise ValueError(f"module = {name!r}: {here}; allowed are modules")
-    start = Path(file)
-    found = {} if start.is_relative_to(_PACKAGE) else {name: of_code(start)}
-    return found | {path.relative_to(_PACKAGE).as_posix(): of_code(path) for path in _reached(start)}
+    found = {} if source.is_relative_to(_PACKAGE) else {source.name: of_code(source)}
+    return found | {path.relative_to(_PACKAGE).as_posix(): of_code(path) for path in _reached(source)}
 
 
 def dependencies() -> dict[str, str]:
@@ -60,7 +50,7 @@ def _of_code(path: Path, changed: int) -> str:
 
 
 def _pieces(node: Any) -> Iterator[str]:
-    """A syntax tree in words that are the same under every version of Python. Brackets say where something ends."""
+    """A syntax tree in words that are the same under every version of Python."""
     if isinstance(node, ast.AST):
         yield type(node).__name__
         for field, value in ast.iter_fields(node):
@@ -72,11 +62,9 @@ def _pieces(node: Any) -> Iterator[str]:
                 value = [statement for statement in value if not _is_text(statement)]
             yield field
             yield from _pieces(value)
-        yield ")"
     elif isinstance(node, list):
         for item in node:
             yield from _pieces(item)
-        yield "]"
     else:
         yield repr(node)
 
@@ -87,15 +75,17 @@ def _is_text(statement: ast.stmt) -> bool:
 
 def _reached(start: Path) -> list[Path]:
     """The library's modules that a file imports, directly or through one another, itself among them."""
-    seen, waiting = {start}, [start]
+    inside = start.is_relative_to(_PACKAGE)
+    found: set[Path] = {start} if inside else set()
+    waiting = [start]
     while waiting:
         path = waiting.pop()
         names = _imported(path, path.stat().st_mtime_ns)
-        for other in {p for name in names for p in _executed(name)} - seen:
+        for other in {p for name in names for p in _executed(name)} - found:
             if not other.relative_to(_PACKAGE).as_posix().startswith(_LEFT_OUT):
-                seen.add(other)
+                found.add(other)
                 waiting.append(other)
-    return sorted(path for path in seen if path.is_relative_to(_PACKAGE) and path != _PACKAGE / _ONLY_FOLLOWED)
+    return sorted(found)
 
 
 @functools.lru_cache(1024)
@@ -121,14 +111,6 @@ def _executed(name: str) -> Iterator[Path]:
         if place == _PACKAGE or not place.is_relative_to(_PACKAGE):
             return
         yield from (file for file in (place.with_suffix(".py"), place / "__init__.py") if file.exists())
-
-
-def _file_of(name: str) -> Path | None:
-    """Of a module that is not imported yet."""
-    if name.split(".")[0] == "catapults":
-        return next(iter(_executed(name)), None)
-    beside = _PACKAGE.parents[1].joinpath(*name.split(".")).with_suffix(".py")
-    return beside if beside.exists() else None
 
 
 def changed(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -11,17 +11,16 @@ from typing import Any
 import psutil
 
 from .. import __version__, devices
-from ..experiments import Experiment
 from . import fingerprint
 
 Made = dict[str, Any]
 
 
-def made(experiment: Experiment, module: str, drawn: str, device: str, seconds: float) -> Made:
-    """``module``: that computed it; ``drawn``: the hash of the tensors that it drew."""
+def made(source: Path, drawn: str, device: str, seconds: float) -> Made:
+    """``source``: the file that computed it; ``drawn``: the hash of the tensors that it drew."""
     return {
         "drawn": drawn,
-        "modules": fingerprint.modules(module),
+        "modules": fingerprint.modules(source),
         "versions": fingerprint.dependencies() | {"catapults": __version__},
         "commit": commit(),
         "device": device_name(device, threads=1),
@@ -33,7 +32,7 @@ def made(experiment: Experiment, module: str, drawn: str, device: str, seconds: 
 
 def device_name(device: str, threads: int | None = None) -> str:
     """``cpu (2 threads, x86_64)`` or the accelerator's name; by default with the threads that PyTorch uses now."""
-    place = devices.name(device)
+    place = devices.name_of(device)
     if place.startswith("cuda"):
         import torch
 

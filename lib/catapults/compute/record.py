@@ -1,16 +1,16 @@
 """The results that the published book shows: small files in the repository, found by experiment alone."""
 
 import functools
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ..data.folders import named
 from ..experiments import Experiment
 from . import files, fingerprint, store
 from .made import Made
-from .trainings import module_of
+from .trainings import source_of
 
 FOLDER = "CATAPULTS_RECORD"
 LIMIT = 12 * 2**20  # bytes of all files together
@@ -38,9 +38,9 @@ class Entry:
 
 
 def folder() -> Path | None:
-    """``CATAPULTS_RECORD``, or the folder ``record`` of the project that this process is in; ``None`` outside of one."""
-    if named := os.environ.get(FOLDER):
-        return Path(named).expanduser().absolute()
+    """``CATAPULTS_RECORD``, or the folder ``record`` of the project that this process is in; ``None`` elsewhere."""
+    if given := named(FOLDER):
+        return given
     here = Path.cwd()
     return next((f / "record" for f in (here, *here.parents) if (f / "chapters" / "runs.yml").exists()), None)
 
@@ -74,12 +74,12 @@ def entry(experiment: Experiment) -> Entry:
 
 def behind(experiment: Experiment, made: Made) -> tuple[str, ...]:
     """The modules whose code has changed since."""
-    return tuple(fingerprint.changed(made["modules"], _modules_now(module_of(experiment))))
+    return tuple(fingerprint.changed(made["modules"], _modules_now(source_of(experiment))))
 
 
 @functools.lru_cache(16)
-def _modules_now(module: str) -> dict[str, str]:
-    return fingerprint.modules(module)
+def _modules_now(source: Path) -> dict[str, str]:
+    return fingerprint.modules(source)
 
 
 def status(wanted: Iterable[Experiment]) -> list[Entry]:

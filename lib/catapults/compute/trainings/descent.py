@@ -20,11 +20,8 @@ def compute(
         hessian_every = experiment.hessian_every or steps + 1
     started = time.perf_counter()
     s = start(descent, task, device)
-    options.pop("checkpoint", None)
     history = training.gradient_descent(
         s.model, s.inputs, s.targets, rate, steps, descent.top, hessian_every, **options
     )
     seconds = time.perf_counter() - started
-    from ._adapt import new
-
-    return Measured(new(history), s.source, s.parameters, s.outputs, s.input_norms.numpy(), seconds)
+    return Measured(history, s.source, s.parameters, s.outputs, s.input_norms.numpy(), seconds)

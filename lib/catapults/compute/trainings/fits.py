@@ -13,7 +13,7 @@ from ...agop import agop, alignment
 from ...data import Split, Task
 from ...devices import device as find_device
 from ...experiments.fits import CORNER, Fit, Fitted, Strong, StrongModel, thinned
-from ...generalization import fit, performance
+from ...training import fit, performance
 from .networks import at_initialisation, outputs_for
 
 
@@ -28,7 +28,6 @@ def compute(
 
 def _strong(e: StrongModel, task: Task, device: str, options: dict[str, Any]) -> Strong:
     started = time.perf_counter()
-    options.pop("checkpoint", None)
     train, validation, test = _on_device(task, device)
     outputs = outputs_for(train.targets)
     classes = max(2, outputs)
@@ -56,7 +55,6 @@ def _strong(e: StrongModel, task: Task, device: str, options: dict[str, Any]) ->
 
 def _fitted(e: Fit, task: Task, egop: Float[Tensor, "d d"], device: str, options: dict[str, Any]) -> Fitted:
     started = time.perf_counter()
-    options.pop("checkpoint", None)
     train, validation, test = _on_device(task, device)
     outputs = outputs_for(train.targets)
     classes = None if data.is_synthetic(e.dataset) else max(2, outputs)
@@ -64,8 +62,6 @@ def _fitted(e: Fit, task: Task, egop: Float[Tensor, "d d"], device: str, options
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(e.initial_scale)
-    from ._adapt import new
-
     h = fit(
         model,
         train,
@@ -84,7 +80,6 @@ def _fitted(e: Fit, task: Task, egop: Float[Tensor, "d d"], device: str, options
         patience=e.patience,
         **options,
     )
-    h = new(h)
     loss, error = performance(model, test, classes)
     G = agop(model, train.inputs)
     curve, batch_loss, rate = thinned(h.batch_loss, h.learning_rate)

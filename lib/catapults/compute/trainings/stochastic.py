@@ -21,7 +21,6 @@ def compute(
     s = start(e, task, device)
     if not e.train_last_layer:
         list(s.model.modules())[-1].requires_grad_(False)
-    options.pop("checkpoint", None)
     history = sgd.stochastic_gradient_descent(
         s.model,
         s.inputs,
@@ -42,6 +41,4 @@ def compute(
         here = f"stop_below = {e.stop_below!r}: the loss is {history.loss[0]:.3g} before the first step"
         raise NothingToTrain(f"{here}; allowed is less than that")
     seconds = time.perf_counter() - started
-    from ._adapt import new
-
-    return Measured(new(history), s.source, s.parameters, s.outputs, s.input_norms.numpy(), seconds)
+    return Measured(history, s.source, s.parameters, s.outputs, s.input_norms.numpy(), seconds)

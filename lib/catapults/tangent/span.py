@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .precision import full_precision
+from ..precision import full_precision
 
 
 @contextmanager

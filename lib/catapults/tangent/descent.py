@@ -6,9 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .precision import full_precision
-from .tangent import Layers, scale_of, values_along
-from .training import residual_of
+from ..precision import full_precision
+from .chain import values_along
+from .loss import residual_of
+from .parts import scale_of
+from .trial import Layers
 
 _SIDE = 200  # samples of a large batch at a time: what the layers keep of them stays in a CPU's cache
 
@@ -37,7 +39,7 @@ class _Link:
         return self.weight is not None or self.bias is not None
 
 
-class Chain:
+class ChainDescent:
     """The modules of ``layers.chain``, the last of which has a single output."""
 
     def __init__(self, model: nn.Module, layers: Layers) -> None:

@@ -1,0 +1,203 @@
+"""The commands that compute, and those of the record: ``catapults compute``, ``catapults record …``."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import paper
+from ..compute import job, record, store, verify
+from ..compute.made import commit
+from ..compute.processes import environment
+from ..compute.sweep import sweep
+from ..display import number
+from ..experiments import Experiment, Page, ParameterError
+from . import runs as runs_file
+from .project import root
+from .runs import Run
+
+record_app = typer.Typer(help="The results that the published book shows.", no_args_is_help=True)
+
+RunsArgument = Annotated[list[str] | None, typer.Argument(help="Runs of chapters/runs.yml; by default all.")]
+PresetOption = Annotated[str, typer.Option(help="Which sizes.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+
+
+def compute(
+    runs: RunsArgument = None,
+    preset: PresetOption = "book",
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds; by default as the preset says.")] = None,
+    hours: Annotated[
+        float | None, typer.Option(help="After which nothing new begins and long trainings pause.")
+    ] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask cluster, tcp://HOST:PORT.")] = None,
+    device: DeviceOption = "auto",
+    again: Annotated[bool, typer.Option(help="Compute what the record has from other code, too.")] = False,
+    pack: Annotated[Path | None, typer.Option(help="Compute nothing; write a job for another machine there.")] = None,
+) -> None:
+    """Train all that is missing of some runs, or of all, the longest first; what there is already is left alone."""
+    pages = _pages(runs, preset, seeds)
+    experiments = _different(pages.values())
+    with environment(_results()):
+        if pack is not None:
+            packed = job.pack(experiments, pack, device)
+            typer.echo(f"{pack}: {len(packed)} of {len(experiments)} trainings to do. On the other machine:")
+            typer.echo(f"  {job.LINE.format(folder=pack.name)}\nand then, here:\n  catapults record add {pack}")
+            return
+        results = sweep(
+            experiments,
+            device=device,
+            scheduler=scheduler,
+            hours=hours,
+            again=again,
+            in_order=bool(runs),
+            progress=True,
+        )
+    typer.echo(results.describe())
+    if any(not outcome.unfinished for outcome in results.failures):
+        raise typer.Exit(1)
+
+
+@record_app.command("status")
+def status(
+    runs: RunsArgument = None,
+    reasons: Annotated[bool, typer.Option(help="Say why, for each that is not current.")] = False,
+) -> None:
+    """Say for each run how many of its results are current, behind, missing; and which files no run asks for."""
+    every = _pages(None, "book", None)
+    pages = {name: every[name] for name in runs} if runs else every
+    for name, page in pages.items():
+        entries = [record.entry(experiment) for experiment in _different([page])]
+        counts = {state: sum(e.state == state for e in entries) for state in ("current", "behind", "missing")}
+        typer.echo(f"{name:<32} " + ", ".join(f"{count} {state}" for state, count in counts.items() if count))
+        for e in entries if reasons else ():
+            if e.state != "current":
+                typer.echo(f"    {e.name}: {e.state}, {e.reason}")
+    entries = record.status(_different(every.values()))
+    for e in entries:
+        if e.state == "superseded":
+            typer.echo(f"superseded: {e.path.name}, {e.name}: {e.reason}")
+    counts = {state: sum(e.state == state for e in entries) for state in ("current", "behind", "superseded", "missing")}
+    size = sum(e.path.stat().st_size for e in entries if e.path)
+    typer.echo(f"In all: {', '.join(f'{n} {state}' for state, n in counts.items())}; {size / 2**20:.1f} MiB.")
+
+
+@record_app.command("show")
+def show(run: Annotated[str, typer.Argument(help="A run of chapters/runs.yml.")]) -> None:
+    """List the results of a run: what made them, when, how long it took."""
+    for experiment in _different(_pages([run], "book", None).values()):
+        e = record.entry(experiment)
+        made = e.made
+        typer.echo(f"{e.state:<8} {e.name}")
+        if made:
+            typer.echo(f"         {made['date']}, {made['seconds']:.1f} s on {made['device']}, commit {made['commit']}")
+        if e.state == "behind":
+            typer.echo(f"         {e.reason}")
+
+
+@record_app.command("add")
+def add(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Jobs or folders of results; by default the store.")
+    ] = None,
+    prune: Annotated[bool, typer.Option(help="Take out what no run asks for.")] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Take results over into the record: of the runs' experiments, from the store or from jobs."""
+    wanted = _different(_pages(None, "book", None).values())
+    keys = {experiment.key for experiment in wanted}
+    if folders:
+        new = sum(record.take(found for found in job.results(folder) if found[0].key in keys) for folder in folders)
+        absent = [e for e in wanted if record.entry(e).state == "missing"]
+    else:
+        with environment(_results()):
+            new, absent = record.add(wanted, device)
+    if prune:
+        for e in record.status(wanted):
+            if e.state == "superseded":
+                e.path.unlink()
+    typer.echo(f"{new} results taken into the record; {len(absent)} of {len(wanted)} are missing.")
+
+
+@record_app.command("verify")
+def verify_command(
+    minutes: Annotated[float, typer.Option(help="How long.")] = 3.0,
+    processes: Annotated[int, typer.Option(min=1, help="At a time.")] = 2,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Train a choice of the record again, that rotates with the commit, and compare numbers and verdicts."""
+    pages = _pages(None, "book", None)
+    picked = verify.chosen(_different(pages.values()), 60 * minutes * processes, commit())
+    if not picked:
+        raise ParameterError(f"minutes = {minutes}: no recorded training is that short")
+    done = verify.in_time(verify.verify(picked, device, processes), minutes, _say_comparison)
+    changed = [line for page in pages.items() for line in _changed_verdicts(*page, done)]
+    for line in changed:
+        typer.echo(line)
+    wrong = sum(not c.same for c in done)
+    typer.echo(
+        f"{len(done)} trainings computed again: {len(done) - wrong} agree within {verify.TOLERANCE:g} in their first "
+        f"{verify.EARLY} iterations, {wrong} do not; {len(changed)} verdicts differ."
+    )
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _say_comparison(c: verify.Comparison) -> None:
+    what = c.failure or ("other data were drawn" if not c.drawn else f"largest difference {number(c.difference)}")
+    typer.echo(f"{'same' if c.same else 'DIFFERS':<8} {c.experiment.name}: {what}")
+
+
+def _changed_verdicts(name: str, page: Page, done: Sequence[verify.Comparison]) -> list[str]:
+    """Where the claims of a page are judged otherwise with what was computed now."""
+    computed = {c.experiment.key: c.result for c in done if c.same}
+    own = page.experiments()
+    if not any(e.key in computed for e in own):
+        return []
+    then = {e: kept[0] for e in own if (kept := record.load(e)) is not None}
+    if len(then) < len({e.key for e in own}):
+        return []
+    now = {e: computed.get(e.key, result) for e, result in then.items()}
+    before, after = (paper.judge(page, _ByKey(results)) for results in (then, now))
+    return [
+        f"verdict  {name}, {claim.statement}: {claim.verdict} in the record, {after[key].verdict} now"
+        for key, claim in before.items()
+        if claim.verdict != after[key].verdict
+    ]
+
+
+class _ByKey(Mapping[Experiment, object]):
+    """Results by experiment, of which equal ones may be different objects."""
+
+    def __init__(self, results: Mapping[Experiment, object]):
+        self._of = {e.key: (e, result) for e, result in results.items()}
+
+    def __getitem__(self, experiment: Experiment) -> object:
+        return self._of[experiment.key][1]
+
+    def __iter__(self):
+        return (e for e, _ in self._of.values())
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+
+def _pages(names: Sequence[str] | None, preset: str, seeds: int | None) -> dict[str, Page]:
+    """The pages of some runs, or of all. Raises :class:`ParameterError` for an unknown run or preset."""
+    if preset not in runs_file.PRESETS:
+        raise ParameterError(f"preset = {preset!r}: allowed are {', '.join(runs_file.PRESETS)}")
+    runs: Mapping[str, Run] = runs_file.load(root() / "chapters")
+    for name in names or ():
+        if name not in runs:
+            raise ParameterError(f"run = {name!r}: allowed are {', '.join(runs)}")
+    pages = {name: runs[name].page(preset) for name in names or runs}
+    return pages if seeds is None else {name: page.with_seeds(seeds) for name, page in pages.items()}
+
+
+def _different(pages) -> list[Experiment]:
+    return list({e.key: e for page in pages for e in page.experiments()}.values())
+
+
+def _results() -> dict[str, str]:
+    return {store.FOLDER: str(store.folder(root() / "_build" / "results"))}
