@@ -1,7 +1,7 @@
 # Two commands: `make book` builds the book, `make test` runs the tests. Each makes its own environment in .venv first.
 
 PYTHON ?= python3
-PRESET ?= laptop
+PRESET ?= book
 BIN := .venv/bin
 
 .PHONY: book test lint benchmark clean

@@ -2,8 +2,10 @@
 
 import ast
 import difflib
+import functools
+import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +14,9 @@ from typing import Any
 import nbformat
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ..experiments import Experiment, ParameterError
+from .. import devices
+from ..compute.sweep import check_scheduler
+from ..experiments import Page, ParameterError
 
 
 class ChapterError(Exception):
@@ -28,16 +32,19 @@ class Parameter:
     default: Any
     meaning: str
 
-    @property
+    @functools.cached_property
     def type(self) -> TypeAdapter:
         return TypeAdapter(eval(self.annotation, vars(typing)), config=ConfigDict(strict=True))
 
     def read(self, text: str) -> Any:
-        """A value as typed on a command line. Raises :class:`ParameterError`."""
-        if text.lower() in ("none", "null") and "Optional" in self.annotation:
+        """A value as typed on a command line: text that begins with a bracket or a quote is one of Python's literals.
+
+        Raises :class:`ParameterError`.
+        """
+        if text.lower() in ("none", "null") and re.search(r"\b(Optional|None)\b", self.annotation):
             return None
         try:
-            if text.startswith("["):
+            if text.startswith(("[", "{", "(", "'", '"')):
                 return self.type.validate_python(ast.literal_eval(text))
             return self.type.validate_strings(text, strict=False)
         except (ValidationError, SyntaxError, ValueError):
@@ -50,25 +57,26 @@ class Chapter:
     path: Path
     notebook: nbformat.NotebookNode
     parameters: Mapping[str, Parameter]
-    experiment: type[Experiment]
+    page: type[Page]
 
     @classmethod
     def load(cls, path: Path) -> "Chapter":
-        """Raises :class:`ChapterError` for a file that is no notebook, or has no parameters cell or experiment."""
+        """Raises :class:`ChapterError` for a file that is no notebook, or has no parameters cell or page."""
         try:
             notebook = nbformat.read(path, as_version=4)
         except (OSError, ValueError) as error:
             raise ChapterError(f"{path}: not a readable notebook ({error})") from None
-        experiment = _experiment(notebook.metadata.get("catapults", {}).get("experiment"), path)
+        page = _page(notebook.metadata.get("catapults", {}).get("page"), path)
         cells = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
         if len(cells) != 1:
             raise ChapterError(f"{path}: has {len(cells)} cells tagged 'parameters'; allowed is exactly one")
-        return cls(path.stem, path, notebook, _declared(cells[0].source, path), experiment)
+        return cls(path.stem, path, notebook, _declared(cells[0].source, path), page)
 
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters: those given, else the chapter's defaults.
 
-        Raises :class:`ParameterError` for an unknown name, a wrong type and an impossible value.
+        Raises :class:`ParameterError` for an unknown name, a wrong type and an impossible value, also of those that say
+        where to compute.
         """
         problems = []
         for name, value in given.items():
@@ -84,11 +92,13 @@ class Chapter:
         if problems:
             raise ParameterError("\n".join(problems))
         values = {name: parameter.default for name, parameter in self.parameters.items()} | dict(given)
-        self.experiment.from_namespace(values)
+        self.page.from_namespace(values)
+        try:
+            devices.name_of(values.get("device", "auto"))
+            check_scheduler(values.get("scheduler"))
+        except ValueError as error:
+            raise ParameterError(str(error)) from None
         return values
-
-    def defaults(self, names: Iterable[str]) -> dict[str, Any]:
-        return {name: self.parameters[name].default for name in names if name in self.parameters}
 
     def read(self, assignments: list[str]) -> dict[str, Any]:
         """Parameters from ``name=value`` strings. Raises :class:`ParameterError`."""
@@ -102,17 +112,17 @@ class Chapter:
         return values
 
 
-def _experiment(stated: Any, path: Path) -> type[Experiment]:
+def _page(stated: Any, path: Path) -> type[Page]:
     """The class that a notebook's metadata names as ``module.Class``."""
     module, _, name = str(stated).partition(".")
-    reason = f"the module has no experiment {name!r}"
+    reason = f"the module has no page {name!r}"
     try:
         found = getattr(import_module(f"catapults.experiments.{module}"), name, None)
     except ImportError as error:
         found, reason = None, str(error)
-    if not (isinstance(found, type) and issubclass(found, Experiment)):
+    if not (isinstance(found, type) and issubclass(found, Page)):
         form = "module.Class of catapults.experiments"
-        raise ChapterError(f"{path}: its metadata names no experiment, but {stated!r}; allowed is {form} ({reason})")
+        raise ChapterError(f"{path}: its metadata names no page, but {stated!r}; allowed is {form} ({reason})")
     return found
 
 

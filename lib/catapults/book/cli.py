@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 import time
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +12,20 @@ from typing import Annotated
 import typer
 
 from .. import data
+from ..compute import ComputationFailed
+from ..compute.files import Damaged
+from ..compute.processes import environment
+from ..compute.sweep import look_up
 from ..experiments import ParameterError
-from ..processes import environment
+from . import computing
 from . import runs as runs_file
 from .build import BuildError, build, for_notebooks
 from .chapter import ChapterError
-from .execute import execute
-from .executed import contents, pictures
-from .runs import PRESETS, RunsError
+from .execute import run_one
+from .executed import figures as figures_of
+from .project import root
+from .runs import PRESETS, Run, RunsError
+from .sheets import sheet_of
 
 app = typer.Typer(
     help="Build the book, run its chapters, get its data.",
@@ -28,21 +35,31 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="The data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(computing.record_app, name="record")
+app.command("compute")(computing.compute)
 
+ERRORS = (BuildError, ChapterError, ComputationFailed, Damaged, ParameterError, RunsError)  # whose message is enough
+OWN = "own parameters"  # takes the place of a preset's name
 Preset = StrEnum("Preset", PRESETS)
-PresetOption = Annotated[Preset, typer.Option(help="How large: seconds, two cores, or the paper's sizes.")]
+PresetOption = Annotated[
+    Preset,
+    typer.Option(
+        help="smoke: seconds, for tests; laptop: all trained here and now; book: as published, with results of the "
+        "record; paper: the paper's sizes."
+    ),
+]
 
 
 @app.command("build")
 def build_command(
-    preset: PresetOption = Preset.laptop,
-    output: Annotated[Path, typer.Option(help="Folder for executed notebooks and pages.")] = Path("_build"),
-    force: Annotated[bool, typer.Option(help="Execute every run again.")] = False,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time; by default one a core, 4 at most.")] = None,
+    preset: PresetOption = Preset.book,
+    output: Annotated[Path, typer.Option(help="Folder for results, executed notebooks and pages.")] = Path("_build"),
+    force: Annotated[bool, typer.Option(help="Execute every notebook again.")] = False,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Notebooks at a time; by default one a core.")] = None,
 ) -> None:
-    """Execute the runs of chapters/runs.yml that are not cached, and render the book."""
+    """Build the book: train what is missing, execute the notebooks that are not cached, render the pages."""
     started = time.monotonic()
-    page = build(_root(), output.resolve(), preset, _say, force, jobs)
+    page = build(root(), output.resolve(), preset.value, _say, force, jobs)
     typer.echo(f"The book: {page}  ({time.monotonic() - started:.0f} s, preset {preset})")
 
 
@@ -50,35 +67,56 @@ def build_command(
 def run_command(
     run: Annotated[str, typer.Argument(help="A chapter, or any run of chapters/runs.yml.")],
     parameter: Annotated[list[str], typer.Option("--parameter", "-p", help="name=value, as often as needed.")] = [],  # noqa: B006
-    preset: PresetOption = Preset.laptop,
+    preset: PresetOption = Preset.book,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="How many; by default the preset's, or one with parameters of your own.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Where to write the executed notebook.")] = None,
     figures: Annotated[Path | None, typer.Option(help="Folder to which its figures are written, as SVG.")] = None,
 ) -> None:
-    """Execute one chapter with other parameters and say what came of its claims."""
-    root = _root()
-    runs = runs_file.load(root / "chapters")
+    """Execute one chapter, with other parameters if you like, and say what became of its claims."""
+    project = root()
+    runs = runs_file.load(project / "chapters")
     if run not in runs:
         raise ParameterError(f"run = {run!r}: allowed are {', '.join(runs)}")
-    chapter = runs[run].chapter
     for folder in (output and output.parent, figures):
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-    values = chapter.resolve({**runs[run].settings[preset], **chapter.read(parameter)})
-    made_with = "own parameters" if parameter else preset
-    with environment(for_notebooks(root / "_build")):
-        result = execute(run, chapter, values, made_with, root / "_build" / "runs")
-    if result.notebook is None:
-        raise BuildError(result.missing_data or result.failure)
-    for content in contents(result.notebook, "claims"):
-        for claim in content["claims"].values():
-            typer.echo(f"{claim['verdict']:>15}  {claim['statement']}: {claim['ours']}")
+    mine = with_own(runs[run], preset.value, parameter, seeds)
+    name = OWN if OWN in mine.settings else preset.value
+    page = mine.page(name)
+    with environment(for_notebooks(project / "_build")):
+        found = look_up(page.experiments(), mine.settings[name].get("device", "auto"))
+        sheet = run_one(sheet_of(mine, name, page, found), project / "_build" / "runs")
+    if sheet.notebook is None:
+        raise BuildError(sheet.reason)
+    for claim in sheet.claims.values():
+        held = f" (holds in {claim.seeds})" if claim.seeds else ""
+        typer.echo(f"{claim.verdict:>15}  {claim.statement}: {claim.ours}{held}")
     if figures is not None:
-        for figure in pictures(result.notebook):
+        for figure in figures_of(sheet.notebook):
             (figures / f"{figure.name}.svg").write_text(_opaque(figure.svg), encoding="utf-8")
-    path = result.path
+        typer.echo(f"Its figures: {figures}")
+    path = sheet.path
     if output is not None:
-        path = Path(shutil.copy(result.path, output))
-    typer.echo(f"The executed notebook: {path}{' (cached)' if result.cached else ''}")
+        path = Path(shutil.copy(sheet.path, output))
+    typer.echo(f"The executed notebook: {path}{' (cached)' if sheet.cached else ''}")
+
+
+def with_own(run: Run, preset: str, assignments: list[str], seeds: int | None) -> Run:
+    """The run with parameters of a person's own beside its presets. Raises :class:`ParameterError`."""
+    own = run.chapter.read(assignments)
+    if seeds is not None:
+        if "seeds" not in run.chapter.parameters or "seeds" in own:
+            reason = "given with -p, too" if "seeds" in own else f"chapter {run.chapter.name!r} has no seeds"
+            raise ParameterError(f"--seeds {seeds}: {reason}; allowed is to leave it out")
+        own["seeds"] = run.page(preset).with_seeds(seeds).seeds
+    elif own and isinstance(run.settings[preset].get("seeds"), int):
+        own = {"seeds": 1} | own
+    if not own:
+        return run
+    values = run.chapter.resolve({**run.settings[preset], **own})
+    return replace(run, settings={**run.settings, OWN: values})
 
 
 @data_app.command("status")
@@ -107,21 +145,10 @@ def _say(line: str) -> None:
     typer.echo(line)
 
 
-def _root() -> Path:
-    """The project's folder: this one or the nearest above it that has chapters/runs.yml."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "chapters" / "runs.yml").exists():
-            return folder
-    raise ParameterError(
-        f"{here}: neither this folder nor one above it has chapters/runs.yml; go to the project's folder"
-    )
-
-
 def main() -> None:
     try:
         app()
-    except (BuildError, ChapterError, ParameterError, RunsError, data.DataError, OSError) as error:
+    except (*ERRORS, data.DataError, OSError) as error:
         typer.echo(f"catapults: {error}", err=True)
         sys.exit(1)
 

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..claims import NOT_COMPARED, NOT_REPRODUCED, REPRODUCED, VERDICTS
 from ..display import table
-from .execute import Result
-from .executed import claims, contents, shown
-from .runs import PAPER, Run, listed
+from ..paper import NOT_COMPARED, NOT_REPRODUCED, REPRODUCED, VERDICTS, Claim
+from ..paper.items import PAPER, listed
+from .executed import figures, shown
+from .sheets import Sheet, when
 
 PARTLY, NOT_RUN = "partly reproduced", "not run"
 _SHORT = {"figure": "Fig.", "table": "Table"}
@@ -17,25 +17,22 @@ OUTCOMES = {REPRODUCED: "✓", PARTLY: "◐", NOT_REPRODUCED: "✗", NOT_COMPARE
 
 @dataclass(frozen=True)
 class Row:
-    """A figure or table of the paper, or panels of it, on one page; ``run`` and ``result`` are None without a page."""
+    """A figure or table of the paper, or panels of it, on one page; ``sheet`` is None without a page."""
 
     item: str  # "figure 7"
     labels: tuple[str, ...]  # "7a"
-    run: Run | None = None
-    result: Result | None = None
+    sheet: Sheet | None = None
 
     @property
-    def claims(self) -> dict[str, dict[str, Any]]:
+    def claims(self) -> dict[str, Claim]:
         """Those of the page that are about this item."""
-        if self.result is None or self.result.notebook is None:
-            return {}
-        return about(self.item, claims(self.result.notebook), self.run)
+        return {} if self.sheet is None else about(self.item, self.sheet)
 
     @property
     def outcome(self) -> str:
-        if self.result is None or self.result.notebook is None:
+        if self.sheet is None or not self.sheet.complete:
             return NOT_RUN
-        return outcome(claim["verdict"] for claim in self.claims.values())
+        return outcome(claim.verdict for claim in self.claims.values())
 
 
 def outcome(verdicts: Iterable[str]) -> str:
@@ -54,139 +51,150 @@ def together(outcomes: Iterable[str]) -> str:
     return next(outcome for outcome in OUTCOMES if outcome in found)
 
 
-def about(item: str, every: Mapping[str, dict[str, Any]], run: Run) -> dict[str, dict[str, Any]]:
-    """The claims of a run's page that an item of the paper is judged by.
+def about(item: str, sheet: Sheet) -> dict[str, Claim]:
+    """The claims of a page that an item of the paper is judged by.
 
     These are the claims that name it; if none does, those that name no item of the page.
     """
-    on_page = {item for item, _ in run.items}
-    named = {name: claim for name, claim in every.items() if item in claim["shown_in"]}
-    return named or {name: claim for name, claim in every.items() if not on_page & set(claim["shown_in"])}
+    on_page = {item for item, _ in sheet.run.items}
+    named = {name: claim for name, claim in sheet.claims.items() if item in claim.shown_in}
+    return named or {name: claim for name, claim in sheet.claims.items() if not on_page & set(claim.shown_in)}
 
 
-def rows(runs: Mapping[str, Run], results: Mapping[str, Result]) -> list[Row]:
+def rows(sheets: Mapping[str, Sheet]) -> list[Row]:
     """Every figure and table of the paper in its order, on every page that shows it or a panel of it."""
     every = []
     for kind, numbers in PAPER.items():
         for number in numbers:
             item = f"{kind} {number}"
-            panels = {name: tuple(label for of, label in run.items if of == item) for name, run in runs.items()}
-            here = [Row(item, labels, runs[name], results[name]) for name, labels in panels.items() if labels]
+            panels = {
+                name: tuple(label for of, label in sheet.run.items if of == item) for name, sheet in sheets.items()
+            }
+            here = [Row(item, labels, sheets[name]) for name, labels in panels.items() if labels]
             every += sorted(here, key=lambda row: row.labels) or [Row(item, (str(number),))]
     return every
 
 
-def report_summary(runs: Mapping[str, Run], results: Mapping[str, Result]) -> str:
-    """How many of the paper's figures and tables have each outcome, in a sentence."""
+def report_summary(sheets: Mapping[str, Sheet]) -> str:
+    """How many of the paper's figures and tables, and of their panels, have each outcome, in two sentences."""
     by_item: dict[str, list[str]] = {}
-    for row in rows(runs, results):
+    by_panel: dict[tuple[str, str], list[str]] = {}
+    for row in rows(sheets):
         by_item.setdefault(row.item, []).append(row.outcome)
-    found = [together(outcomes) for outcomes in by_item.values()]
-    counts = ", ".join(f"{found.count(outcome)} {outcome}" for outcome in OUTCOMES if outcome in found)
+        for label in row.labels:
+            by_panel.setdefault((row.item, label), []).append(row.outcome)
     items = " and ".join(f"{len(numbers)} {kind}s" for kind, numbers in PAPER.items())
-    return f"Of the paper's {items}: {counts}."
+    return (
+        f"Of the paper's {items}: {_counts(by_item)}. Such a figure is reproduced only if all of its panels are. "
+        f"Of {len(by_panel)} single panels and tables: {_counts(by_panel)}."
+    )
 
 
-def report(runs: Mapping[str, Run], results: Mapping[str, Result], preset: str) -> str:
-    """A line for each row: item, verdict, how many claims hold, page, its figures, run time."""
+def report(sheets: Mapping[str, Sheet], preset: str) -> str:
+    """A line for each row: item, verdict, how many claims hold, page, its figures, what its results cost."""
     lines = []
-    for row in rows(runs, results):
-        name = f"{_SHORT[row.item.split()[0]]} {', '.join(row.labels)}"
-        if row.run is None:
+    for row in rows(sheets):
+        name, sheet = f"{_SHORT[row.item.split()[0]]} {', '.join(row.labels)}", row.sheet
+        if sheet is None:
             lines.append((name, f"{OUTCOMES[NOT_RUN]} {NOT_RUN}: no page yet", *"––––"))
             continue
-        ran = row.result.notebook is not None
-        reached = row.outcome if ran else not_run(row.result)
+        reached = row.outcome if sheet.complete else not_run(sheet)
         lines.append(
             (
                 name,
-                f"{OUTCOMES[row.outcome]} [{reached}](#{_target(row.run)})",
-                _count(row.claims) if ran else "–",
-                f"[](/chapters/{row.run.name})",
-                _figures(row.run, row.result) or "–",
-                _run_time(row.result) or "–",
+                f"{OUTCOMES[row.outcome]} [{reached}](#{_target(sheet)})",
+                _count(row.claims) if sheet.complete else "–",
+                f"[](/chapters/{sheet.run.name})",
+                _figures(sheet) or "–",
+                sheet.cost or "–",
             )
         )
-    header = ("in the paper", "verdict", "claims that hold", "page", "its figures", "run time")
+    header = ("in the paper", "verdict", "claims that hold", "page", "its figures", "computed in")
     return f"Made with the preset **{preset}**.\n\n{table(header, lines)}"
 
 
-def report_pages(runs: Mapping[str, Run], results: Mapping[str, Result], preset: str) -> str:
+def report_pages(sheets: Mapping[str, Sheet], preset: str) -> str:
     """For each page on the paper: what the paper claims, what was measured, and what made it."""
-    return "\n\n".join(_page(run, results[name], preset) for name, run in runs.items() if run.items)
+    return "\n\n".join(_page(sheet, preset) for sheet in sheets.values() if sheet.run.items)
 
 
-def not_run(result: Result) -> str:
-    """Why there is no notebook."""
-    return f"{NOT_RUN}: {'data set missing' if result.missing_data else 'the run failed'}"
+def not_run(sheet: Sheet) -> str:
+    """Why there is nothing to show."""
+    return f"{NOT_RUN}: {sheet.state}"
 
 
-def _page(run: Run, result: Result, preset: str) -> str:
-    where = f"({_target(run)})=\n[](/chapters/{run.name})"
-    if result.notebook is None:
-        text = f"{where}: {not_run(result)}.\n\n```text\n{result.missing_data or result.failure}\n```"
+def summary(sheets: Mapping[str, Sheet], preset: str) -> str:
+    """A line for each page with the verdicts on its claims."""
+    lines = []
+    for name, sheet in sheets.items():
+        verdicts = [claim.verdict for claim in sheet.claims.values()]
+        counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in verdicts)
+        found = counts or "–" if sheet.complete else not_run(sheet)
+        lines.append((f"[](/chapters/{name})", sheet.run.in_paper or "–", found, sheet.cost or "–"))
+    made = f"This book was made with the preset **{preset}**.\n\n"
+    return made + table(("page", "in the paper", "claims", "computed in"), lines)
+
+
+def _page(sheet: Sheet, preset: str) -> str:
+    run = sheet.run
+    where = f"({_target(sheet)})=\n[](/chapters/{run.name})"
+    if not sheet.complete:
+        text = f"{where}: {not_run(sheet)}.\n\n```text\n{sheet.reason}\n```"
     else:
-        figures = _figures(run, result)
-        judged = "\n\n".join(_judged(run, result))
-        text = f"{where}{', figures ' * bool(figures)}{figures}.\n\n{judged}\n\n{_made(run, result, preset)}"
+        numbers, judged = _figures(sheet), "\n\n".join(_judged(sheet))
+        text = f"{where}{', figures ' * bool(numbers)}{numbers}.\n\n{judged}\n\n{_made(sheet, preset)}"
     return f":::::{{dropdown}} {_capitalised(run.in_paper)}: {run.title}\n{text}\n:::::"
 
 
-def _judged(run: Run, result: Result) -> list[str]:
+def _judged(sheet: Sheet) -> list[str]:
     """A paragraph and a list for each group of items that are judged by the same claims."""
-    every = claims(result.notebook)
     groups: dict[tuple[str, ...], list[tuple[str, str]]] = {}
-    for item, label in run.items:
-        groups.setdefault(tuple(about(item, every, run)), []).append((item, label))
+    for item, label in sheet.run.items:
+        groups.setdefault(tuple(about(item, sheet)), []).append((item, label))
     parts = []
     for names, items in groups.items():
-        judged = {name: every[name] for name in names}
-        reached = outcome(claim["verdict"] for claim in judged.values())
+        judged = {name: sheet.claims[name] for name in names}
+        reached = outcome(claim.verdict for claim in judged.values())
         parts.append(f"**{_capitalised(listed(items))}: {reached}**. Claims that hold: {_count(judged)}.")
         parts.append("\n".join(f"- {_line(claim)}" for claim in judged.values()))
     return parts
 
 
-def _line(claim: Mapping[str, Any]) -> str:
-    verdict, tolerance = claim["verdict"], claim["tolerance"]
-    line = f"{VERDICTS[verdict]} *{verdict}:* {claim['statement']}. *Paper:* {claim['paper']}."
-    asked = f" *Asked:* {tolerance}." if verdict == NOT_COMPARED and tolerance != "none" else ""
-    return f"{line} *This run:* {claim['ours']}.{asked}"
+def _line(claim: Claim) -> str:
+    line = f"{VERDICTS[claim.verdict]} *{claim.verdict}:* {claim.statement}. *Paper:* {claim.paper}."
+    asked = f" *Asked:* {claim.tolerance}." if claim.verdict == NOT_COMPARED and claim.tolerance != "none" else ""
+    seeds = f" Holds in {claim.seeds}." if claim.seeds else ""
+    return f"{line} *{'First seed' if seeds else 'This run'}:* {claim.ours}.{seeds}{asked}"
 
 
-def _made(run: Run, result: Result, preset: str) -> str:
-    sources = [content["source"] for content in contents(result.notebook, "data")]
-    executed = [
-        f"Executed in {facts['run time']} on {facts['device']}, {facts['executed']}, at commit {facts['commit']}."
-        for facts in contents(result.notebook, "provenance")
-    ]
-    return "\n\n".join([run.made_with(preset), f"Data: {' '.join(sources) or 'not stated.'}", *executed])
+def _made(sheet: Sheet, preset: str) -> str:
+    computed = f"Computed in {sheet.cost}, {when(sheet.made)}." if sheet.made else "Nothing had to be computed."
+    return "\n\n".join([sheet.run.made_with(preset), f"Data: {sheet.source or 'not stated.'}", computed])
 
 
-def _count(every: Mapping[str, dict[str, Any]]) -> str:
-    verdicts = [claim["verdict"] for claim in every.values()]
+def _count(every: Mapping[str, Claim]) -> str:
+    verdicts = [claim.verdict for claim in every.values()]
     compared = verdicts.count(REPRODUCED) + verdicts.count(NOT_REPRODUCED)
     return f"{verdicts.count(REPRODUCED)} of {compared}" if compared else "none to count"
 
 
-def _figures(run: Run, result: Result) -> str:
+def _counts(every: Mapping[Any, list[str]]) -> str:
+    outcomes = [together(outcomes) for outcomes in every.values()]
+    return ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in OUTCOMES if outcome in outcomes)
+
+
+def _figures(sheet: Sheet) -> str:
     """The numbers of a page's figures, which Sphinx fills in; those of a page follow one another."""
-    if result.notebook is None:
+    if sheet.notebook is None:
         return ""
-    names = [content["name"] for content in contents(shown(run, result.notebook), "figure")]
+    names = [figure.name for figure in figures(shown(sheet.notebook, sheet.run.is_main))]
     ends = dict.fromkeys([*names[:1], *names[-1:]])
-    return "–".join(f"{{numref}}`{{number}} <fig-{run.name}-{name}>`" for name in ends)
-
-
-def _run_time(result: Result) -> str:
-    if result.notebook is None:
-        return ""
-    return ", ".join(facts["run time"] for facts in contents(result.notebook, "provenance"))
+    return "–".join(f"{{numref}}`{{number}} <fig-{sheet.run.name}-{name}>`" for name in ends)
 
 
 def _capitalised(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _target(run: Run) -> str:
-    return f"report-{run.name}"
+def _target(sheet: Sheet) -> str:
+    return f"report-{sheet.run.name}"

@@ -1,21 +1,20 @@
 """``chapters/runs.yml``: the single list of what the book contains."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from ..experiments import NetworkExperiment, ParameterError
+from ..experiments import Page, ParameterError
+from ..paper.items import PAPER, item_of, listed, number_of
 from .chapter import Chapter
 
-PRESETS = ("smoke", "laptop", "paper")
-PAPER = {"figure": range(2, 35), "table": range(1, 4)}  # its figure 1 is a picture from an encyclopaedia
+PRESETS = ("smoke", "laptop", "book", "paper")
 _LONG = 120  # characters of two values that are too long for a sentence
-_OF_A_NETWORK = [name for name in NetworkExperiment.model_fields if name not in ("labels", "seed", "device")]
 
 
 class RunsError(Exception):
@@ -30,12 +29,10 @@ class _Entry(BaseModel):
     figures: list[str]
     tables: list[str] = []
     note: str = ""
-    long: bool = False
-    alone: bool = False
-    quoted: dict[str, float] = {}
     parameters: dict[str, Any] = {}
     smoke: dict[str, Any] = {}
     laptop: dict[str, Any] = {}
+    book: dict[str, Any] | Literal["laptop"] = {}
 
     @field_validator("figures", "tables")
     @classmethod
@@ -47,8 +44,13 @@ class _Entry(BaseModel):
                 raise ValueError(f"{kind} {label!r}: allowed are {allowed}")
         return value
 
+    def departures(self, preset: str) -> dict[str, Any]:
+        """What a preset has instead of ``parameters``."""
+        stated = {"smoke": self.smoke, "laptop": self.laptop, "book": self.book}.get(preset, {})
+        return self.laptop if stated == "laptop" else stated
 
-class _UniqueKeys(yaml.SafeLoader):
+
+class _UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """Refuses a name that stands twice, of which YAML would drop the first without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
@@ -63,9 +65,7 @@ class _UniqueKeys(yaml.SafeLoader):
 class Run:
     """One page of the book: a chapter with parameters. ``settings`` are all parameters under each preset.
 
-    ``figures`` and ``tables`` are those of the paper that it corresponds to: none for a run of our own. ``long``: it
-    is executed before the others, so that these are not done long before it. ``alone``: no other run is executed
-    meanwhile.
+    ``figures`` and ``tables`` are those of the paper that it corresponds to: none for a run of our own.
     """
 
     name: str
@@ -74,9 +74,11 @@ class Run:
     figures: tuple[str, ...]
     tables: tuple[str, ...]
     note: str
-    long: bool
-    alone: bool
     settings: Mapping[str, Mapping[str, Any]]
+
+    def page(self, preset: str) -> Page:
+        """What its notebook describes under a preset."""
+        return self.chapter.page.from_namespace(self.settings[preset])
 
     @property
     def is_main(self) -> bool:
@@ -92,11 +94,19 @@ class Run:
     def items(self) -> list[tuple[str, str]]:
         """The same one by one: the figure or table, ``"figure 7"``, and the label of its panel, ``"7a"``."""
         kinds = {"figure": self.figures, "table": self.tables}
-        return [(f"{kind} {number_of(label)}", label) for kind, labels in kinds.items() for label in labels]
+        return [(item_of(kind, label), label) for kind, labels in kinds.items() for label in labels]
 
     def departures(self, preset: str) -> dict[str, tuple[Any, Any]]:
-        """Parameters whose value under the preset is not the paper's: name -> (value, the paper's value)."""
-        return difference(self.settings[preset], self.settings["paper"])
+        """Parameters whose value under the preset is not the paper's: name -> (value, the paper's value).
+
+        More seeds than the paper has are no departure.
+        """
+        different = difference(self.settings[preset], self.settings["paper"])
+        if "seeds" in different:
+            ours, theirs = map(_how_many, different["seeds"])
+            if ours >= theirs:
+                del different["seeds"]
+        return different
 
     def made_with(self, preset: str) -> str:
         """A sentence on the preset and where it departs from the paper's settings."""
@@ -109,17 +119,8 @@ class Run:
         return f"{made}, which here is the same as **paper**: {sizes}."
 
 
-def listed(items: Iterable[tuple[str, str]]) -> str:
-    """Figures and tables of the paper in words: "figures 7a, 12b, table 2"."""
-    labels: dict[str, list[str]] = {}
-    for item, label in items:
-        labels.setdefault(item.split()[0], []).append(label)
-    return ", ".join(f"{kind}{'s' * (len(of) > 1)} {', '.join(of)}" for kind, of in labels.items())
-
-
-def number_of(label: str) -> int:
-    """Of a figure or table: 7 for ``"7a"``."""
-    return int(label.rstrip("abcdefghijklmnopqrstuvwxyz"))
+def _how_many(seeds: Any) -> int:
+    return len(seeds) if isinstance(seeds, Sized) else seeds
 
 
 def in_words(changes: Mapping[str, tuple[Any, Any]], other: str = "instead of ") -> str:
@@ -127,19 +128,20 @@ def in_words(changes: Mapping[str, tuple[Any, Any]], other: str = "instead of ")
     return ", ".join(
         f"`{name} = {ours!r}` ({other}`{theirs!r}`)"
         if len(f"{ours!r}{theirs!r}") < _LONG
-        else f"`{name}` (shown with the parameters)"
+        else f"`{name}` (see the parameters)"
         for name, (ours, theirs) in changes.items()
     )
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The names whose values differ: name -> (our value, their value)."""
     return {name: (value, theirs[name]) for name, value in ours.items() if value != theirs[name]}
 
 
 def load(folder: Path) -> dict[str, Run]:
     """The runs by name, in the file's order; ``folder`` holds runs.yml and the chapters.
 
-    ``parameters`` are the paper's settings; ``smoke`` and ``laptop`` say where these presets depart from them.
+    ``parameters`` are the paper's settings; ``smoke``, ``laptop`` and ``book`` say where presets depart from them.
 
     Raises :class:`RunsError` for a file that cannot be read and for every parameter that its chapter refuses.
     """
@@ -156,18 +158,12 @@ def load(folder: Path) -> dict[str, Run]:
             chapters[entry.chapter] = Chapter.load(folder / f"{entry.chapter}.ipynb")
         chapter = chapters[entry.chapter]
         settings = {}
-        stated = {name: value for name, value in entry.parameters.items() if name in _OF_A_NETWORK}
-        quoted = entry.quoted and {**entry.quoted, "settings": {**chapter.defaults(_OF_A_NETWORK), **stated}}
         for preset in PRESETS:
             try:
-                given = {**entry.parameters, **getattr(entry, preset, {})}
-                if quoted or "quoted" in chapter.parameters:
-                    given |= {"quoted": quoted}
-                settings[preset] = chapter.resolve(given)
+                settings[preset] = chapter.resolve(entry.parameters | entry.departures(preset))
             except ParameterError as error:
                 problems += [f"{path}: run {name!r}, preset {preset!r}: {line}" for line in str(error).splitlines()]
-        shown = tuple(entry.figures), tuple(entry.tables)
-        runs[name] = Run(name, chapter, entry.title, *shown, entry.note, entry.long, entry.alone, settings)
+        runs[name] = Run(name, chapter, entry.title, tuple(entry.figures), tuple(entry.tables), entry.note, settings)
     lacking = chapters.keys() - runs.keys()
     problems += [f"{path}: chapter {name!r} has no run of its own name, its main page" for name in sorted(lacking)]
     if problems:

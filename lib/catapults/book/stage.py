@@ -1,6 +1,5 @@
 """The book's source tree as Sphinx reads it: static pages with generated blocks, and executed notebooks as pages."""
 
-import ast
 import pprint
 import re
 import shutil
@@ -13,23 +12,26 @@ from nbformat.v4 import new_markdown_cell
 
 from ..display import MIME, table
 from .chapter import Chapter
-from .execute import Result
-from .executed import claims, contents, shown, verdicts
-from .report import not_run, report, report_pages, report_summary
-from .runs import Run, difference, in_words
+from .executed import shown
+from .findings import findings
+from .report import not_run, report, report_pages, report_summary, summary
+from .runs import PRESETS, Run, difference, in_words
+from .sheets import Sheet
+
+_SHORT = 100  # characters of a value that is shown in one piece
 
 
 class StageError(Exception):
     """A page cannot go into the book; the message says which and why."""
 
 
-def stage(root: Path, folder: Path, runs: Mapping[str, Run], results: Mapping[str, Result], preset: str) -> None:
+def stage(root: Path, folder: Path, sheets: Mapping[str, Sheet], preset: str) -> None:
     """Write the whole tree to ``folder``, which is emptied first.
 
     Raises :class:`StageError` for a picture without alternative text or caption and for a run that _toc.yml lacks.
     """
     toc = (root / "_toc.yml").read_text(encoding="utf-8")
-    for name in runs:
+    for name in sheets:
         if f"chapters/{name}" not in re.findall(r"file:\s*(\S+)", toc):
             raise StageError(f"_toc.yml: has no entry `file: chapters/{name}` for run {name!r} of chapters/runs.yml")
     shutil.rmtree(folder, ignore_errors=True)
@@ -38,28 +40,31 @@ def stage(root: Path, folder: Path, runs: Mapping[str, Run], results: Mapping[st
         shutil.copy(root / name, folder / name)
     shutil.copytree(root / "book", folder / "book")
     for page in (folder / "book").glob("*.md"):
-        page.write_text(
-            _with_generated_blocks(page.read_text(encoding="utf-8"), runs, results, preset), encoding="utf-8"
-        )
-    for name, run in runs.items():
-        result = results[name]
-        if result.notebook is None:
-            (folder / "chapters" / f"{name}.md").write_text(_page_of_absent(run, result, preset), encoding="utf-8")
+        text = with_generated_blocks(page.read_text(encoding="utf-8"), sheets, preset)
+        page.write_text(text, encoding="utf-8")
+    runs = {name: sheet.run for name, sheet in sheets.items()}
+    for name, sheet in sheets.items():
+        place = folder / "chapters" / name
+        if sheet.notebook is None:
+            place.with_suffix(".md").write_text(page_of_absent(sheet), encoding="utf-8")
         else:
-            nbformat.write(page_of(run, result.notebook, runs, preset), folder / "chapters" / f"{name}.ipynb")
+            page = nbformat.writes(page_of(sheet.run, sheet.notebook, runs, preset))
+            place.with_suffix(".ipynb").write_text(page, encoding="utf-8")
 
 
 def page_of(run: Run, executed: nbformat.NotebookNode, runs: Mapping[str, Run], preset: str) -> nbformat.NotebookNode:
-    """The executed notebook as a page: title, what preset made it, figures with number, caption and alternative text.
+    """The executed notebook as a page: title, what preset made it, its parameters as a table, figures with number,
+    caption and alternative text.
 
     A run other than the chapter's main one leaves out the cells tagged ``main-page`` and says how it differs.
     """
-    notebook = shown(run, executed)
+    notebook = shown(executed, run.is_main)
     cells = notebook.cells
     if not run.is_main:
-        cells = [new_markdown_cell("", id="title")] + cells
+        cells = [new_markdown_cell("", id="title"), *cells]
     cells[0].source = re.sub(r"^# .*$", "", cells[0].source, count=1, flags=re.MULTILINE).strip()
     cells[0].source = f"# {run.title}\n\n{_box(run, runs, preset)}\n\n{cells[0].source}".strip()
+    notebook.cells = []
     for cell in cells:
         for output in cell.get("outputs", []):
             content = output.get("data", {}).pop(MIME, {})
@@ -71,8 +76,10 @@ def page_of(run: Run, executed: nbformat.NotebookNode, runs: Mapping[str, Run], 
                     f"figures of catapults.figures. The cell:\n{cell.source}"
                 )
         if "parameters" in cell.metadata.get("tags", []):
-            cell.source = _with_values(cell.source, run.chapter, run.settings[preset])
-    notebook.cells = cells
+            notebook.cells.append(new_markdown_cell(_parameters(run, preset), id="parameters-table"))
+            cell.source = _with_values(run.chapter, run.settings[preset])
+            cell.metadata["tags"] = [*cell.metadata["tags"], "hide-input"]
+        notebook.cells.append(cell)
     notebook.metadata.pop("papermill", None)
     return notebook
 
@@ -87,26 +94,44 @@ def _make_figure(cell: nbformat.NotebookNode, content: dict[str, Any], run: Run)
     }
 
 
-def _with_values(source: str, chapter: Chapter, values: Mapping[str, Any]) -> str:
-    """The parameters cell with the values that were injected, so that the page shows one cell that is true."""
-    lines = source.splitlines()
-    for node in reversed(ast.parse(source).body):
-        name = node.target.id
-        if name == "quoted":
-            continue  # it says what to compare with; the table of claims shows that
-        if values[name] != chapter.parameters[name].default:
-            parameter = chapter.parameters[name]
-            value = pprint.pformat(values[name], width=100, sort_dicts=False)
-            shown = f"{name}: {parameter.annotation} = {value}  # {parameter.meaning}"
-            lines[node.lineno - 1 : node.end_lineno] = shown.splitlines()
-    return "\n".join(lines)
+def _parameters(run: Run, preset: str) -> str:
+    """All parameters of a page, in a table that shows the whole of them."""
+    ours, theirs = run.settings[preset], run.settings["paper"]
+    rows = [
+        (
+            f"`{p.name}`",
+            f"`{p.annotation}`",
+            "the same" if ours[p.name] == theirs[p.name] else written(theirs[p.name]),
+            written(ours[p.name]),
+            p.meaning,
+        )
+        for p in run.chapter.parameters.values()
+    ]
+    header = ("parameter", "type", "`paper`", "this page", "meaning")
+    return f":::{{div}} parameters\n{table(header, rows)}\n:::"
+
+
+def written(value: Any) -> str:
+    """A value in a cell of a table: lists and dictionaries that are long with a line for each item."""
+    if len(repr(value)) > _SHORT and isinstance(value, dict):
+        return "<br>".join(f"`{key!r}: {item!r}`" for key, item in value.items())
+    if len(repr(value)) > _SHORT and isinstance(value, list):
+        return "<br>".join(f"`{item!r}`" for item in value)
+    return f"`{value!r}`"
+
+
+def _with_values(chapter: Chapter, values: Mapping[str, Any]) -> str:
+    """The parameters cell with the values of a page, so that it can be copied from there."""
+    return "\n".join(
+        f"{p.name}: {p.annotation} = {pprint.pformat(values[p.name], width=100, sort_dicts=False)}"
+        for p in chapter.parameters.values()
+    )
 
 
 def _box(run: Run, runs: Mapping[str, Run], preset: str) -> str:
     lines = []
     if not run.is_main:
         changed = difference(run.settings[preset], runs[run.chapter.name].settings[preset])
-        changed.pop("quoted", None)
         lines.append(
             f"The chapter [](/chapters/{run.chapter.name}) explains what this page shows; it is the same notebook, "
             f"executed with {in_words(changed)}."
@@ -119,24 +144,26 @@ def _box(run: Run, runs: Mapping[str, Run], preset: str) -> str:
     return ":::{note}\n:class: preset\n" + "\n\n".join(lines) + "\n:::"
 
 
-def _page_of_absent(run: Run, result: Result, preset: str) -> str:
-    if result.missing_data:
-        what = f":::{{warning}}\nNot run: data set missing.\n\n```text\n{result.missing_data}\n```\n:::"
-    else:
-        what = f":::{{danger}}\nThe run failed.\n\n```text\n{result.failure}\n```\n:::"
-    return f"# {run.title}\n\nPreset **{preset}**.\n\n{what}\n"
+def page_of_absent(sheet: Sheet) -> str:
+    """The page of a run that cannot be shown: why, and what to do."""
+    kind = "danger" if sheet.failure else "warning"
+    what = f":::{{{kind}}}\n{_capitalised(not_run(sheet))}.\n\n```text\n{sheet.reason}\n```\n:::"
+    note = f"{sheet.run.note}\n\n" if sheet.run.note else ""
+    paper = f" In the paper: {sheet.run.in_paper}." if sheet.run.in_paper else ""
+    return f"# {sheet.run.title}\n\n{note}{sheet.run.made_with(sheet.preset)}{paper}\n\n{what}\n"
 
 
-def _with_generated_blocks(page: str, runs: Mapping[str, Run], results: Mapping[str, Result], preset: str) -> str:
+def with_generated_blocks(page: str, sheets: Mapping[str, Sheet], preset: str) -> str:
     """The page with each line ``<!-- catapults:NAME ARGUMENTS -->`` replaced by what it names."""
     blocks: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
-        "summary": ((), lambda: summary(runs, results, preset)),
-        "runs": ((), lambda: _table_of_presets(runs)),
-        "parameters": (("CHAPTER",), lambda chapter: _table_of_parameters(_named(runs, chapter).chapter)),
-        "report": ((), lambda: report(runs, results, preset)),
-        "report-pages": ((), lambda: report_pages(runs, results, preset)),
-        "report-summary": ((), lambda: report_summary(runs, results)),
-        "claim": (("RUN", "CLAIM"), lambda run, claim: _evidence(_named(runs, run), results[run], claim)),
+        "findings": ((), lambda: findings(sheets)),
+        "summary": ((), lambda: summary(sheets, preset)),
+        "runs": ((), lambda: _table_of_presets(sheets)),
+        "parameters": (("CHAPTER",), lambda chapter: _table_of_parameters(_named(sheets, chapter).run.chapter)),
+        "report": ((), lambda: report(sheets, preset)),
+        "report-pages": ((), lambda: report_pages(sheets, preset)),
+        "report-summary": ((), lambda: report_summary(sheets)),
+        "claim": (("RUN", "CLAIM"), lambda run, claim: _evidence(_named(sheets, run), claim)),
     }
 
     def block(match: re.Match) -> str:
@@ -150,65 +177,39 @@ def _with_generated_blocks(page: str, runs: Mapping[str, Run], results: Mapping[
     return re.sub(r"^<!-- catapults:(.+?) -->$", block, page, flags=re.MULTILINE)
 
 
-def _named(runs: Mapping[str, Run], name: str) -> Run:
-    if name not in runs:
-        raise StageError(f"generated block for run {name!r}: there is none; allowed are {', '.join(runs)}")
-    return runs[name]
+def _named(sheets: Mapping[str, Sheet], name: str) -> Sheet:
+    if name not in sheets:
+        raise StageError(f"generated block for run {name!r}: there is none; allowed are {', '.join(sheets)}")
+    return sheets[name]
 
 
-def _evidence(run: Run, result: Result, name: str) -> str:
+def _evidence(sheet: Sheet, name: str) -> str:
     """A list item: what the run shows about one of its claims."""
-    page = f"- [](/chapters/{run.name})"
-    if result.notebook is None:
-        return f"{page}: {not_run(result)}."
-    found = claims(result.notebook)
-    if name not in found:
-        raise StageError(
-            f"generated block for claim {name!r}: run {run.name!r} has none; allowed are {', '.join(found)}"
-        )
-    return f"{page}: {found[name]['sentence']}"
+    page = f"- [](/chapters/{sheet.run.name})"
+    if not sheet.complete:
+        return f"{page}: {not_run(sheet)}."
+    if name not in sheet.claims:
+        there = ", ".join(sheet.claims)
+        raise StageError(f"generated block for claim {name!r}: run {sheet.run.name!r} has none; allowed are {there}")
+    return f"{page}: {sheet.claims[name].sentence}"
 
 
-def summary(runs: Mapping[str, Run], results: Mapping[str, Result], preset: str) -> str:
-    """What the book holds: a line for each run with the verdicts on its claims."""
-    rows = []
-    for name, run in runs.items():
-        result = results[name]
-        if result.notebook is None:
-            rows.append(
-                (
-                    f"[](/chapters/{name})",
-                    run.in_paper or "–",
-                    not_run(result),
-                    "–",
-                )
-            )
-            continue
-        count = verdicts(result.notebook)
-        facts = contents(result.notebook, "provenance")
-        rows.append(
-            (
-                f"[](/chapters/{name})",
-                run.in_paper or "–",
-                ", ".join(f"{number} {verdict}" for verdict, number in count.items() if number) or "–",
-                ", ".join(f"{fact['run time']} on {fact['device']}" for fact in facts),
-            )
-        )
-    return f"This book was made with the preset **{preset}**.\n\n" + table(
-        ("page", "in the paper", "claims", "run time"), rows
-    )
-
-
-def _table_of_presets(runs: Mapping[str, Run]) -> str:
+def _table_of_presets(sheets: Mapping[str, Sheet]) -> str:
     def changes(run: Run, preset: str) -> str:
         return ", ".join(f"`{n} = {ours!r}`" for n, (ours, _) in run.departures(preset).items()) or "the paper's sizes"
 
+    shown = [preset for preset in reversed(PRESETS) if preset != "paper"]
     rows = [
-        (f"`{name}`", run.in_paper or "–", changes(run, "laptop"), changes(run, "smoke")) for name, run in runs.items()
+        (f"`{name}`", sheet.run.in_paper or "–", *(changes(sheet.run, preset) for preset in shown))
+        for name, sheet in sheets.items()
     ]
-    return table(("run", "in the paper", "`laptop`", "`smoke`"), rows)
+    return table(("run", "in the paper", *(f"`{preset}`" for preset in shown)), rows)
 
 
 def _table_of_parameters(chapter: Chapter) -> str:
     rows = [(f"`{p.name}`", f"`{p.annotation}`", f"`{p.default!r}`", p.meaning) for p in chapter.parameters.values()]
     return table(("parameter", "type", "default", "meaning"), rows)
+
+
+def _capitalised(words: str) -> str:
+    return words[:1].upper() + words[1:]
