@@ -135,7 +135,9 @@ def _put_together(kind: type, prefix: str, values: dict[str, Any], arrays: dict[
             found[field.name] = arrays[name]
         elif name in values:
             found[field.name] = _tuples(values[name])
-        elif dataclasses.is_dataclass(types[field.name]):
+        elif dataclasses.is_dataclass(types[field.name]) and any(
+            n.startswith(f"{name}.") for n in {**values, **arrays}
+        ):
             found[field.name] = _put_together(types[field.name], f"{name}.", values, arrays)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ValueError(f"{name} is missing")
