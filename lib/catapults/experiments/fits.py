@@ -136,7 +136,7 @@ class Learning(Network):
             try:
                 StrongModel.create(**self._of_strong_model())
             except ParameterError as error:
-                raise ValueError(f"strong: {error}") from None
+                raise ValueError("\n".join(f"strong: {line}" for line in str(error).splitlines())) from None
         return self
 
     def _of_strong_model(self) -> dict[str, Any]:
