@@ -139,7 +139,9 @@ def errors(
     values, vectors = decompose(exact.kernel())
     split = tangent.split_by_eigenvectors(exact.outputs.flatten() - targets.cpu().double(), vectors[:, -top:])
     norm = abs(float(history.kernel_norm[1]) / values[-1].item() - 1)
-    return Errors(norm, *(abs(ours / theirs - 1) for ours, theirs in zip(history.splits[1, 0].tolist(), split, strict=True)))
+    return Errors(
+        norm, *(abs(ours / theirs - 1) for ours, theirs in zip(history.splits[1, 0].tolist(), split, strict=True))
+    )
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:

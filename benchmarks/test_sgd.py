@@ -8,7 +8,7 @@ from time import perf_counter
 
 import pytest
 import torch
-from catapults import models, sgd
+from catapults import models, sgd, training
 from torch import nn
 
 
@@ -62,7 +62,7 @@ def test_sgd(benchmark, table_of_sgd, name):
 
 def _plain(case: SGDCase, model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
-    for batch in itertools.islice(sgd.batches(case.n, case.batch, True, 0), case.steps):
+    for batch in itertools.islice(training.Batches(case.n, case.batch, True, 0), case.steps):
         optimizer.zero_grad()
         nn.functional.mse_loss(model(inputs[batch])[:, 0], targets[batch]).backward()
         optimizer.step()

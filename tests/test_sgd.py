@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from catapults import models, sgd, tangent
-from catapults.sgd import batches, stochastic_gradient_descent
+from catapults import models, tangent
+from catapults.sgd import stochastic_gradient_descent
 from catapults.tangent import blocks as kernel_blocks
 from catapults.tangent import hessian
+from catapults.training import Batches, Diverged, probes
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -158,14 +159,16 @@ class TestTheEnd:
         assert h.converged and len(h) == 0 and len(h.loss) == 1 and h.batches.shape == (0, B)
 
     def test_divergence(self):
-        h = stochastic_gradient_descent(*problem(), "60 eta_crit", B, 200)
+        with pytest.warns(Diverged, match="diverges at step [12] with learning rate"):
+            h = stochastic_gradient_descent(*problem(), "60 eta_crit", B, 200)
         assert h.diverged and not h.converged and 0 < len(h) < 200
         assert np.isfinite(h.loss[0]) and len(h.loss) == len(h) + 1 and np.isfinite(h.batch_loss).all()
 
 
 @pytest.mark.parametrize("every", [{}, {"loss_every": 5, "kernel_every": None}])
 def test_divergence_between_measurements_with_a_hessian(every):
-    h = stochastic_gradient_descent(*problem(), "60 eta_crit", B, 200, hessian_every=1, **every)
+    with pytest.warns(Diverged):
+        h = stochastic_gradient_descent(*problem(), "60 eta_crit", B, 200, hessian_every=1, **every)
     assert h.diverged and np.isfinite(h.batch_loss).all()
 
 
@@ -187,8 +190,6 @@ class TestRates:
 
     def test_a_network_that_dies_keeps_its_rate(self):
         model, inputs, targets = problem()
-        h = stochastic_gradient_descent(model, inputs, targets, "60 eta_crit; 1: 0.1 current eta_crit", B, 2)
-        assert len(h) <= 2  # diverged or not
         with torch.no_grad():
             model[-1].weight.mul_(1e-30), model[-3].weight.mul_(1e-30)
         h = stochastic_gradient_descent(model, inputs, targets, "0.1; 2: 2 current eta_crit", B, 4)
@@ -205,19 +206,19 @@ class TestBatches:
     @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 5))
     def test_without_replacement_every_sample_has_its_turn(self, n, size, seed):
         size = min(n, size)
-        drawn = torch.stack(list(itertools.islice(batches(n, size, False, seed), 3 * (n // size))))
+        drawn = torch.stack(list(itertools.islice(Batches(n, size, False, seed), 3 * (n // size))))
         assert drawn.shape == (3 * (n // size), size)
         for epoch in drawn.view(3, -1):
             assert len(set(epoch.tolist())) == len(epoch) == n - n % size
 
     def test_with_replacement_samples_recur(self):
-        drawn = torch.stack(list(itertools.islice(batches(5, 4, True, 0), 2000))).flatten()
+        drawn = torch.stack(list(itertools.islice(Batches(5, 4, True, 0), 2000))).flatten()
         counts = torch.bincount(drawn, minlength=5) / len(drawn)
         assert (counts - 0.2).abs().max() < 0.02
-        assert torch.equal(next(batches(3, 8, True, 1)).bincount(minlength=3).sum(), torch.tensor(8))
+        assert torch.equal(next(Batches(3, 8, True, 1)).bincount(minlength=3).sum(), torch.tensor(8))
 
     def test_seeds(self):
-        first, again, other = (torch.stack(list(itertools.islice(batches(20, 3, False, s), 9))) for s in (0, 0, 1))
+        first, again, other = (torch.stack(list(itertools.islice(Batches(20, 3, False, s), 9))) for s in (0, 0, 1))
         assert torch.equal(first, again) and not torch.equal(first, other)
 
 
@@ -302,6 +303,6 @@ def test_on_a_gpu():
 
 def test_the_whole_set_is_measured_in_parts(monkeypatch):
     all_at_once = stochastic_gradient_descent(*problem(), 0.2, B, 3, kernel_every=None)
-    monkeypatch.setattr(sgd, "_AT_ONCE", 5)
+    monkeypatch.setattr(probes, "_AT_ONCE", 5)
     in_parts = stochastic_gradient_descent(*problem(), 0.2, B, 3, kernel_every=None)
     np.testing.assert_allclose(in_parts.loss, all_at_once.loss, rtol=1e-5)

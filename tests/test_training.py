@@ -42,13 +42,14 @@ def test_every_step_is_measured_before_its_update():
     model, inputs, targets = problem()
     initial = copy.deepcopy(model)
     history = gradient_descent(model, inputs, targets, 0.1, steps=3, top=2)
-    assert len(history) == 4 and list(history.iteration) == [0, 1, 2, 3] and not history.diverged
-    for network, step in ((initial, history.steps[0]), (model, history.steps[-1])):
+    assert len(history) == 3 and list(history.iteration) == [0, 1, 2, 3] and not history.diverged
+    for network, t in ((initial, 0), (model, 3)):
         kernel = tangent.tangent_kernel(network, inputs)
         residual = network(inputs).detach()[:, 0] - targets
-        assert step.kernel_norm == pytest.approx(torch.linalg.eigvalsh(kernel)[-1].item(), rel=1e-4)
-        assert step.critical_learning_rate == pytest.approx(12 / step.kernel_norm)
-        assert step.splits == (pytest.approx(tangent.split_loss(residual, kernel, 2), rel=1e-3),)
+        norm = history.kernel_norm[t]
+        assert norm == pytest.approx(torch.linalg.eigvalsh(kernel)[-1].item(), rel=1e-4)
+        assert history.critical_learning_rate[t] == pytest.approx(12 / norm)
+        assert history.splits[t, 0] == pytest.approx(tangent.split_loss(residual, kernel, 2), rel=1e-3)
     np.testing.assert_allclose(history.loss, history.loss_top + history.loss_rest, rtol=1e-4)
     assert (history.seconds > 0).all()
 
@@ -72,7 +73,22 @@ def test_rates_are_set_at_their_iterations():
     history = gradient_descent(*problem(), "0.5; 2: 0.25 eta_crit; 4: 0.5 current eta_crit", steps=6)
     critical = history.critical_learning_rate
     expected = [0.5, 0.5, 0.25 * critical[0], 0.25 * critical[0], *[0.5 * critical[4]] * 3]
-    np.testing.assert_allclose(history.learning_rate, expected, rtol=1e-6)
+    np.testing.assert_allclose(history.rate_at_states, expected, rtol=1e-6)
+    assert history.learning_rate.tolist() == history.rate_at_states[:-1].tolist()
+
+
+def test_the_batch_is_the_whole_set():
+    """What holds for a batch in SGD holds for gradient descent, too."""
+    history = gradient_descent(*problem(), "1.3 eta_crit", steps=4, hessian_every=3)
+    assert history.batches.shape == (4, 0)
+    for of_batch, whole in (
+        (history.batch_loss, history.loss[:-1]),
+        (history.batch_loss_after, history.loss[1:]),
+        (history.batch_critical_learning_rate, history.critical_learning_rate[:-1]),
+        (history.batch_hessian_critical_learning_rate, history.hessian_critical_learning_rate[:-1]),
+    ):
+        np.testing.assert_array_equal(of_batch, whole)
+    assert history.exceeds[0] and history.initial_critical_learning_rate == history.critical_learning_rate[0]
 
 
 def test_the_loss_is_split_at_several_dimensions():
@@ -111,12 +127,12 @@ def test_a_kernel_that_does_not_fit_is_not_formed_and_gives_the_same_run(monkeyp
 
 
 def test_divergence_is_recorded():
-    history = gradient_descent(*problem(), 1e4, steps=50)
-    last = history.steps[-1]
+    with pytest.warns(training.Diverged, match="diverges at step [123] with learning rate 1e[+]04, where"):
+        history = gradient_descent(*problem(), 1e4, steps=50)
     assert history.diverged and len(history) < 50
-    assert last.loss > training.DIVERGED * min(history.loss[0], 1) or math.isinf(last.loss)
-    assert math.isnan(last.kernel_norm) and math.isnan(last.splits[0][0])
-    assert np.isfinite(history.loss[:-1]).all()
+    assert history.loss[-1] > training.DIVERGED * min(history.loss[0], 1) or math.isinf(history.loss[-1])
+    assert math.isnan(history.kernel_norm[-1]) and np.isnan(history.splits[-1]).all()
+    assert np.isfinite(history.loss[:-1]).all() and history.measured == len(history)
 
 
 @pytest.mark.parametrize("scale, rate", [(1e30, 0.1), (1e30, "1 eta_crit"), (0.0, "1 eta_crit"), (math.nan, 0.1)])
@@ -140,14 +156,17 @@ def test_a_dead_network_keeps_its_rate():
         model[1].weight.abs_()
         model[3].weight.abs_()
     history = gradient_descent(model, inputs, targets - 100, "60 eta_crit; 2: 1.5 current eta_crit", steps=4)
-    assert math.isinf(history.critical_learning_rate[2]) and len(history) == 5
+    assert math.isinf(history.critical_learning_rate[2]) and len(history) == 4
     assert (history.learning_rate == history.learning_rate[0]).all()
 
 
-def test_a_hessian_that_does_not_converge_ends_nothing(monkeypatch):
-    monkeypatch.setattr(hessian, "critical_learning_rate", lambda *arguments: (_ for _ in ()).throw(RuntimeError))
-    history = gradient_descent(*problem(), 0.1, steps=2, hessian_every=1)
-    assert np.isnan(history.hessian_critical_learning_rate).all() and len(history) == 3
+def test_an_error_of_the_hessian_is_no_gap_in_its_column(monkeypatch):
+    def failing(*arguments):
+        raise ValueError("model: its Hessian does not exist")
+
+    monkeypatch.setattr(hessian, "critical_learning_rate", failing)
+    with pytest.raises(ValueError, match="model: its Hessian does not exist"):
+        gradient_descent(*problem(), 0.1, steps=2, hessian_every=1)
 
 
 def test_a_step_holds_one_kernel_only(monkeypatch):
@@ -195,11 +214,6 @@ def test_impossible_arguments(changed, message):
             **{"model": model, "inputs": inputs, "targets": targets, "learning_rate": 1, "steps": 2} | changed
         )
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-
-
-def test_an_unknown_column():
-    with pytest.raises(AttributeError, match="History has no 'losses'; allowed are iteration, loss"):
-        _ = gradient_descent(*problem(), 0.1, steps=1).losses
 
 
 @pytest.mark.gpu

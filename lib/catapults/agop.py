@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from .precision import full_precision
 from .tangent.blocks import add_gram, mirrored
 from .tangent.calls import flat_outputs
-from .tangent.trial import refuse_unsuitable_layers
+from .tangent.trial import refuse_unsuitable
+from .tangent.undisturbed import undisturbed
 
 _NUMBERS = 2**24  # of input gradients at a time (64 MiB in float32)
 _SAMPLES = 1024  # at a time, at most: what a forward and backward pass keeps grows with them
@@ -21,24 +22,33 @@ def agop(model: nn.Module, inputs: Shaped[Tensor, "n ..."]) -> Float[Tensor, "d 
     J(x), of shape (c, d), is the Jacobian of the model's outputs by its inputs; for one output it is the gradient.
     It costs one forward and one backward pass (c backward ones) and d^2 numbers, some samples at a time.
 
-    Raises ``ValueError`` when there is no input, when inputs are not of a floating-point type, and when the model mixes
-    samples (batch norm in training mode) or is random (dropout in training mode).
+    Raises ``ValueError`` when there is no input, when inputs are not of a floating-point type or outputs not
+    differentiable in them, and when the model mixes samples (batch norm in training mode) or is random (dropout in
+    training mode).
     """
-    if len(inputs) == 0 or not inputs.is_floating_point():
+    if isinstance(inputs, Tensor) and not (len(inputs) and inputs.is_floating_point()):
         found = f"shape {tuple(inputs.shape)}, {inputs.dtype}"
         raise ValueError(f"inputs: {found}; allowed is at least one sample, of a floating-point type")
-    refuse_unsuitable_layers(model)
-    _refuse_mixing(model, inputs)
+    refuse_unsuitable(model, inputs)
     d = inputs[0].numel()
-    total = inputs.new_zeros(d, d)
-    with full_precision(), torch.enable_grad():
+    with undisturbed(model), full_precision(), torch.enable_grad():
+        total = inputs.new_zeros(d, d)
         for part in inputs.detach().split(max(1, min(_SAMPLES, _NUMBERS // d))):
             x = part.clone().requires_grad_()
             by_output = flat_outputs(model(x), len(x)).sum(0).split(1)
             for index, output in enumerate(by_output):
-                (gradient,) = torch.autograd.grad(output, x, retain_graph=index + 1 < len(by_output))
+                gradient = _gradient(output, x, retain=index + 1 < len(by_output))
                 add_gram(total, gradient.reshape(len(x), d).T, 1 / len(inputs))
         return mirrored(total)
+
+
+def _gradient(output: Float[Tensor, "1"], x: Float[Tensor, "n ..."], retain: bool) -> Float[Tensor, "n ..."]:
+    gradient = None
+    if output.requires_grad:
+        (gradient,) = torch.autograd.grad(output, x, retain_graph=retain, allow_unused=True)
+    if gradient is None:
+        raise ValueError("model: its outputs are not differentiable in its inputs; allowed are outputs that are")
+    return gradient
 
 
 def alignment(G: Shaped[Tensor, "..."], G_star: Shaped[Tensor, "..."]) -> float:
@@ -57,17 +67,3 @@ def _unit(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     matrix = matrix.detach().cpu().double()
     scaled = matrix / matrix.abs().max()
     return scaled / scaled.square().sum().sqrt()
-
-
-def _refuse_mixing(model: nn.Module, inputs: Tensor) -> None:
-    """Raise ``ValueError`` if an output depends on another sample than its own, by a trial run with two."""
-    with full_precision(), torch.enable_grad():
-        probe = torch.stack([inputs[0], inputs[-1]]).detach().requires_grad_()
-        outputs = flat_outputs(model(probe), len(probe))
-        if not outputs.requires_grad:
-            raise ValueError("model: its outputs are not differentiable in its inputs; allowed are outputs that are")
-        (gradient,) = torch.autograd.grad(outputs[0].sum(), probe)
-    if gradient[1].any():
-        raise ValueError(
-            "model: the output for one sample depends on the other samples; allowed are sample-wise models"
-        )

@@ -68,12 +68,12 @@ class History:
         return len(self.learning_rate)
 
     @property
-    def iteration(self) -> Int[np.ndarray, " T+1"]:
+    def iteration(self) -> Int[np.ndarray, " states"]:
         """The numbers of the states: how many steps were taken before each."""
         return np.arange(len(self) + 1)
 
     @property
-    def rate_at_states(self) -> Float[np.ndarray, " T+1"]:
+    def rate_at_states(self) -> Float[np.ndarray, " states"]:
         """The rate of the step from each state; for the last state, from which there is none, the rate before."""
         last = self.learning_rate[-1:] if len(self) else [np.nan]
         return np.append(self.learning_rate, last)
@@ -95,7 +95,7 @@ class History:
             return int(self.steps_above[self.best])
         return int(steps_above(self.learning_rate, self.batch_critical_learning_rate)[-1])
 
-    def split(self, top: int) -> tuple[Float[np.ndarray, " T+1"], Float[np.ndarray, " T+1"]]:
+    def split(self, top: int) -> tuple[Float[np.ndarray, " states"], Float[np.ndarray, " states"]]:
         """L_<=s and L_>s at the states for s = ``top``, one of ``tops``. Raises ``ValueError`` for another."""
         if top not in self.tops:
             raise ValueError(f"top = {top!r}: allowed are {', '.join(map(str, self.tops))}")
@@ -103,23 +103,25 @@ class History:
         return losses[:, 0], losses[:, 1]
 
     @property
-    def loss_top(self) -> Float[np.ndarray, " T+1"]:
+    def loss_top(self) -> Float[np.ndarray, " states"]:
         """L_<=s at the states for the largest of ``tops``."""
         return self.split(self.tops[-1])[0]
 
     @property
-    def loss_rest(self) -> Float[np.ndarray, " T+1"]:
+    def loss_rest(self) -> Float[np.ndarray, " states"]:
         """L_>s at the states for the largest of ``tops``."""
         return self.split(self.tops[-1])[1]
 
-    def quantity(self, name: str) -> Float[np.ndarray, " T+1"]:
+    def quantity(self, name: str) -> Float[np.ndarray, " states"]:
         """A person's own quantity at the states, one of ``quantities``. Raises ``ValueError`` for another."""
         if name not in self.quantities:
             raise ValueError(f"name = {name!r}: allowed are {', '.join(self.quantities)}")
         return self.quantity_values[:, self.quantities.index(name)]
 
 
-def steps_above(learning_rate: Float[np.ndarray, " T"], critical: Float[np.ndarray, " T"]) -> Int[np.ndarray, " T+1"]:
+def steps_above(
+    learning_rate: Float[np.ndarray, " T"], critical: Float[np.ndarray, " T"]
+) -> Int[np.ndarray, " states"]:
     """How many of the first t steps have a rate above the critical one, for t = 0 ... T.
 
     Where that is NaN it counts as what it was when it was last measured; before the first measurement as infinite.

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol, runtime_checkable
 
 _RATE = re.compile(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*(?:\*?\s*((?:current\s+)?eta_crit))?\s*", re.IGNORECASE)
@@ -108,7 +109,11 @@ class Schedule:
 
     def at(self, iteration: int) -> LearningRate | None:
         """The rate that is set at this iteration; ``None`` where it stays as it is."""
-        return dict(self.steps).get(iteration)
+        return self._by_iteration.get(iteration)
+
+    @cached_property
+    def _by_iteration(self) -> dict[int, LearningRate]:
+        return dict(self.steps)
 
     @property
     def last(self) -> int:

@@ -1,5 +1,6 @@
 """One training of section 4, with its test performance and its AGOP; and the strong model that stands for f*."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -8,7 +9,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, field_validator, model_validator
 
 from .. import data, schedules
-from .base import Experiment, ParameterError, Positive, PositiveInt, Rate, Seed, Word
+from .base import Experiment, Page, ParameterError, Positive, PositiveInt, Rate, Seed, Word
 from .network import Architecture, Network
 
 Optimizer = Literal["sgd", "sgd+m", "adadelta", "adagrad", "rmsprop", "adam"]
@@ -106,6 +107,16 @@ class Fitted:
         """The same on the validation set, over the evaluations."""
         return self.validation_loss if self.measure == "loss" else self.validation_error
 
+    @property
+    def best_validation(self) -> float:
+        """That of the weights that are tested."""
+        return float(self.validation[self.best])
+
+
+def undiverged(results: Iterable[Fitted]) -> list[Fitted]:
+    """Those that did not diverge: only these are compared with each other."""
+    return [result for result in results if not result.diverged]
+
 
 class Learning(Network):
     """What all trainings of section 4 have in common: a task with validation and test set, and when to stop."""
@@ -163,6 +174,20 @@ class Learning(Network):
         }
         return Fit.create(**own | plain | values)
 
+    def check_changes(self, rate: Rate, parameter: str) -> None:
+        """Raise ``ValueError``, as for a value of ``parameter``, unless the rate changes within the steps only."""
+        if schedules.parse(rate).last >= self.steps:
+            raise ValueError(f"{parameter} = {rate!r}: allowed are changes before {self.steps}")
+
+
+class LearningPage(Learning, Page):
+    """A page of section 4."""
+
+    def experiments(self) -> list[Experiment]:
+        """The strong model, where one stands for the true function, and the trainings of every seed."""
+        strong = self.strong_model()
+        return [*([] if strong is None else [strong]), *super().experiments()]
+
 
 class Fit(Learning, Experiment):
     """One training, from the initial weights to the test at the best validation."""
@@ -187,8 +212,7 @@ class Fit(Learning, Experiment):
     def _fits(self) -> "Fit":
         if self.batch_size > self.n_train:
             raise ValueError(f"batch_size = {self.batch_size}: allowed are 1 to n_train = {self.n_train}")
-        if schedules.parse(self.learning_rate).last >= self.steps:
-            raise ValueError(f"learning_rate = {self.learning_rate!r}: allowed are changes before {self.steps}")
+        self.check_changes(self.learning_rate, "learning_rate")
         return self
 
     @property

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
@@ -12,6 +13,7 @@ from ..models import NTKConv2d, NTKLinear
 
 LINEAR = (nn.Linear, NTKLinear)
 CONVOLUTION = (nn.Conv1d, nn.Conv2d, nn.Conv3d, NTKConv2d)
+EMBEDDING = (nn.Embedding,)
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Call:
     inputs: Tensor
     version: int
     edge: GradientEdge
+    shape: torch.Size  # of its output
     sample_first: bool
 
 
@@ -34,8 +37,8 @@ def captured(modules: dict[str, nn.Module]) -> Iterator[list[Call]]:
         def record(module: nn.Module, arguments: tuple, named: dict, output: Tensor) -> None:
             if output.requires_grad:
                 (inputs,) = (*arguments, *named.values())
-                batched = inputs.dim() >= 2 if type(module) in LINEAR else inputs.dim() == module.weight.dim()
-                calls.append(Call(name, inputs.detach(), inputs._version, get_gradient_edge(output), batched))
+                place, first = get_gradient_edge(output), _sample_first(module, inputs)
+                calls.append(Call(name, inputs.detach(), inputs._version, place, output.shape, first))
 
         return record
 
@@ -48,6 +51,13 @@ def captured(modules: dict[str, nn.Module]) -> Iterator[list[Call]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _sample_first(module: nn.Module, inputs: Tensor) -> bool:
+    """Whether the input has as many axes as the layer needs for the first to be that of the samples."""
+    if type(module) in CONVOLUTION:
+        return inputs.dim() == module.weight.dim()
+    return inputs.dim() >= (2 if type(module) in LINEAR else 1)
 
 
 def flat_outputs(outputs: Tensor, n: int) -> Float[Tensor, "n c"]:

@@ -22,6 +22,7 @@ _STALLED = (
 )
 _WIDEST = 6  # times the vectors wanted: a wider basis is cut back to the best vectors in it
 _EXPANSIONS = 300  # of the basis by products with the kernel, before it is given up
+_HALF = (torch.float16, torch.bfloat16)  # which LAPACK does not know
 
 
 class NotFinite(ValueError):
@@ -63,7 +64,7 @@ def top_eigenpairs(
     Raises :class:`NotFinite` for a kernel with entries that are not, and ``RuntimeError`` where it should be decomposed
     as a whole and is known only by its products.
     """
-    if isinstance(kernel, Tensor) and kernel.dtype in (torch.float16, torch.bfloat16):
+    if isinstance(kernel, Tensor) and kernel.dtype in _HALF:
         kernel = kernel.float()
     m = len(kernel)
     while m > max(_SMALL, 4 * top):
@@ -91,6 +92,7 @@ def spectrum(kernel: Float[Tensor, "m m"]) -> Eigenpairs:
 
 def _decomposed(solver: Callable, kernel: Float[Tensor, "m m"]) -> Any:
     """In double precision where LAPACK does not converge in single: with many rows of zeros it can fail."""
+    kernel = kernel.float() if kernel.dtype in _HALF else kernel
     try:
         return solver(kernel)
     except torch.linalg.LinAlgError:

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from ..precision import full_precision
 from .linear import LinearPart
 from .linearization import Linearization
+from .loss import residual_of
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class FactoredHessian:
     of all but the first one, whose inputs do not change.
     """
 
-    def __init__(self, model: nn.Module, linearization: Linearization, targets: Float[Tensor, "n ..."]):
-        residual = linearization.outputs - targets.reshape(linearization.outputs.shape)
+    def __init__(self, model: nn.Module, linearization: Linearization, targets: Shaped[Tensor, "n ..."]):
+        residual = residual_of(linearization.outputs, targets)
         self._curvature = 2 / residual.numel()  # of the loss in each output
         chain = linearization.layers.chain
         self._layers = []
@@ -134,8 +135,8 @@ def applies(model: nn.Module, linearization: Linearization) -> bool:
     """Whether the model is fully connected, trained from some layer to the last, with more parameters than factors."""
     parts = linearization.parts
     linear = [name for name in linearization.layers.chain if isinstance(model.get_submodule(name), nn.Linear)]
-    if [part.name for part in parts] != linear[-len(parts) :]:
-        return False
+    if [part.name for part in parts] != linear[-len(parts) :] or linearization.dtype.itemsize < 4:
+        return False  # iterations do not converge in half precision
     factors = sum(part.A.numel() + part.D[:, 0].numel() for part in parts)
     return factors < sum(p.numel() for p in model.parameters() if p.requires_grad)
 

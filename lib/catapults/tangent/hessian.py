@@ -8,49 +8,60 @@ differentiating the gradient for all others.
 """
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..checks import whole_number
 from ..precision import full_precision
 from . import factored
-from .eigenspace import top_eigenpairs
+from .eigenspace import NotFinite, top_eigenpairs
 from .factored import FactoredHessian
 from .linearization import Linearization, linearize
+from .loss import residual_of
+from .trial import refuse_unsuitable
+from .undisturbed import undisturbed
+
+_PRODUCTS = 200  # with the Hessian, at most
 
 
 @dataclass(frozen=True)
 class TopEigenpair:
-    """The Hessian's largest eigenvalue, its eigenvector (all parameters flattened), and the products it took."""
+    """The Hessian's largest eigenvalue and its eigenvector."""
 
     value: float
-    vector: Float[Tensor, " p"]
-    products: int
+    vector: Float[Tensor, " p"]  # all parameters flattened
+    products: int  # with the Hessian, that it took
+    converged: bool = True  # whether the value is within the tolerance
 
 
 def critical_learning_rate(
     model: nn.Module,
-    inputs: Float[Tensor, "n ..."],
-    targets: Float[Tensor, "n ..."],
+    inputs: Shaped[Tensor, "n ..."],
+    targets: Shaped[Tensor, "n ..."],
     start: Float[Tensor, " p"] | None = None,
     tolerance: float = 1e-4,
     linearization: Linearization | None = None,
 ) -> float:
     """``2 / lambda_max(H)`` of the MSE at the model's weights (section 2); infinite where no curvature is positive.
 
-    The parameters and the errors are those of :func:`top_eigenpair`.
+    Parameters, warning and errors are those of :func:`top_eigenpair`.
     """
-    value = _lanczos(*_operator_and_start(model, inputs, targets, start, linearization), tolerance)[0]
+    value = _top_eigenpair(model, inputs, targets, start, tolerance, _PRODUCTS, linearization).value
     return 2 / value if value > 0 else math.inf
 
 
 def top_eigenpair(
     model: nn.Module,
-    inputs: Float[Tensor, "n ..."],
-    targets: Float[Tensor, "n ..."],
+    inputs: Shaped[Tensor, "n ..."],
+    targets: Shaped[Tensor, "n ..."],
     start: Float[Tensor, " p"] | None = None,
     tolerance: float = 1e-4,
     max_products: int = 200,
@@ -62,12 +73,38 @@ def top_eigenpair(
     ``linearization`` is the model's on these inputs, where it is known already. The iteration stops when an eigenvalue
     lies within ``tolerance``, relatively, of the estimate.
 
-    Raises ``ValueError`` for a start of another size or with entries that are not finite, and ``RuntimeError`` when
-    ``max_products`` do not suffice.
+    Where ``max_products`` do not suffice, the best estimate is returned with a ``RuntimeWarning``: it is too small, and
+    the critical rate too large.
+
+    Raises ``ValueError`` as :func:`catapults.tangent.tangent_kernel`, for targets of another number, a start of another
+    size or with entries that are not finite, and for a model that cannot be differentiated twice; its subclass
+    :class:`catapults.tangent.eigenspace.NotFinite` where kernel or Hessian are not finite.
     """
-    operator, first = _operator_and_start(model, inputs, targets, start, linearization)
-    value, vector, products = _lanczos(operator, first, tolerance, max_products)
-    return TopEigenpair(value, operator.vector(vector), products)
+    whole_number(1, max_products=max_products)
+    return _top_eigenpair(model, inputs, targets, start, tolerance, max_products, linearization)
+
+
+def _top_eigenpair(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    start: Tensor | None,
+    tolerance: float,
+    max_products: int,
+    linearization: Linearization | None,
+) -> TopEigenpair:
+    with undisturbed(model):
+        operator, first = _operator_and_start(model, inputs, targets, start, linearization)
+        value, vector, products, converged = _lanczos(operator, first, tolerance, max_products)
+        vector = operator.vector(vector)
+    if not converged:  # the same words each time, so that Python's own filter shows them once
+        warnings.warn(
+            f"Hessian: max_products = {max_products} do not suffice for a tolerance of {tolerance:g}; "
+            "the largest eigenvalue found so far is taken",
+            RuntimeWarning,
+            stacklevel=3,  # where a public function was called,
+        )
+    return TopEigenpair(value, vector, products, converged)
 
 
 class _Graph:
@@ -76,10 +113,16 @@ class _Graph:
     def __init__(self, model: nn.Module, inputs: Tensor, targets: Tensor):
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self.size = sum(p.numel() for p in self._parameters)
-        with full_precision(), torch.enable_grad():
-            self._outputs = model(inputs)
-            loss = (self._outputs - targets.reshape(self._outputs.shape)).square().mean()
-            self._gradient = torch.autograd.grad(loss, self._parameters, create_graph=True, materialize_grads=True)
+        with _twice_differentiable(model), full_precision(), torch.enable_grad():
+            outputs = model(inputs.clone() if inputs.is_inference() else inputs)
+            self._outputs = outputs.to(reduce(torch.promote_types, {outputs.dtype, *map(_precise, self._parameters)}))
+            loss = residual_of(self._outputs, targets).square().mean()
+            self._gradient = [torch.zeros_like(p) for p in self._parameters]
+            if loss.requires_grad:
+                with _explained():
+                    self._gradient = torch.autograd.grad(
+                        loss, self._parameters, create_graph=True, materialize_grads=True
+                    )
 
     def along(self, cotangent: Tensor) -> Tensor:
         return self._pulled_back([self._outputs], [cotangent.view_as(self._outputs)])
@@ -96,11 +139,49 @@ class _Graph:
         return vector
 
     def _pulled_back(self, values: Sequence[Tensor], cotangents: Sequence[Tensor]) -> Tensor:
-        with full_precision():
-            result = torch.autograd.grad(
-                values, self._parameters, cotangents, retain_graph=True, materialize_grads=True
-            )
-        return torch.cat([r.flatten() for r in result])
+        """Of no parameter depends a value without a graph, such as the gradient of a bias of a linear model."""
+        pairs = [(v, c.to(v)) for v, c in zip(values, cotangents, strict=True) if v.requires_grad]
+        result = [torch.zeros_like(p) for p in self._parameters]
+        if pairs:
+            with full_precision(), _explained():
+                values, cotangents = zip(*pairs, strict=True)
+                result = torch.autograd.grad(
+                    values, self._parameters, cotangents, retain_graph=True, materialize_grads=True
+                )
+        return torch.cat([r.flatten().to(_precise(r)) for r in result])
+
+
+@contextmanager
+def _twice_differentiable(model: nn.Module) -> Iterator[None]:
+    """Run layers by operations that have a second derivative: neither fused attention, nor cuDNN's recurrent layers,
+    nor gradients of embeddings that are sparse tensors, have one."""
+    modules = list(model.modules())
+    sparse = [module for module in modules if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse]
+    recurrent = any(isinstance(module, nn.RNNBase) for module in modules)
+    for module in sparse:
+        module.sparse = False
+    try:
+        with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext():
+            yield
+    finally:
+        for module in sparse:
+            module.sparse = True
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """A ``ValueError`` where an operation of the model cannot be differentiated twice."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "derivative" not in str(error) and "double backward" not in str(error):
+            raise
+        raise ValueError(f"model: cannot be differentiated twice ({error}); allowed are operations that can") from error
+
+
+def _precise(tensor: Tensor) -> torch.dtype:
+    """Single precision at least: iterations do not converge in less."""
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def _operator_and_start(
@@ -108,6 +189,8 @@ def _operator_and_start(
 ) -> tuple[_Graph | FactoredHessian, Tensor]:
     """The Hessian in the form that suits the model, and where to start."""
     if start is not None:
+        if linearization is None:
+            refuse_unsuitable(model, inputs)
         graph = _Graph(model, inputs, targets)
         if start.shape != (graph.size,):
             raise ValueError(
@@ -115,7 +198,7 @@ def _operator_and_start(
             )
         if not torch.isfinite(start).all():
             raise ValueError("start: has entries that are not finite; allowed are finite ones")
-        return graph, start
+        return graph, start.to(_precise(start))
     linearization = linearization or linearize(model, inputs)
     kernel = linearization.kernel() if linearization.kernel_fits() else linearization
     u = top_eigenpairs(kernel, 1).vectors[:, -1].view(len(inputs), -1)
@@ -127,22 +210,27 @@ def _operator_and_start(
 
 
 def _lanczos(
-    operator: _Graph | FactoredHessian, start: Tensor, tolerance: float, max_products: int = 200
-) -> tuple[float, Tensor, int]:
-    """Largest eigenvalue, eigenvector, and the products that it took; in the inner product ``<q, metric(q')>``."""
+    operator: _Graph | FactoredHessian, start: Tensor, tolerance: float, max_products: int = _PRODUCTS
+) -> tuple[float, Tensor, int, bool]:
+    """Largest eigenvalue, eigenvector, the products that it took, and whether they sufficed.
+
+    In the inner product ``<q, metric(q')>``. Raises :class:`NotFinite`.
+    """
     dual = operator.metric(start)
     if not torch.dot(start, dual) > 0:  # the kernel is zero, the Hessian need not be
         start = torch.randn(len(start), generator=torch.Generator().manual_seed(0)).to(start)
         dual = operator.metric(start)
     norm = _length(start, dual)
     if norm == 0:  # no direction changes the gradient
-        return 0.0, start, 0
+        return 0.0, start, 0, True
     basis, duals = [start / norm], [dual / norm]
     diagonal: list[float] = []
     off_diagonal: list[float] = []
     for products in range(1, max_products + 1):
         image = operator.product(duals[-1])
         diagonal.append(torch.dot(image, duals[-1]).item())
+        if not math.isfinite(diagonal[-1]):
+            raise NotFinite("model: its Hessian is not finite; allowed are weights, inputs and targets that give such")
         for _ in range(2):  # twice is enough for orthogonality to working precision
             for vector, dual in zip(basis, duals, strict=True):
                 image.sub_(vector, alpha=torch.dot(image, dual).item())
@@ -151,13 +239,14 @@ def _lanczos(
         values, vectors = torch.linalg.eigh(_tridiagonal(diagonal, off_diagonal))
         residual = norm * abs(vectors[-1, -1].item())
         scale = values.abs().max().item()
-        if residual <= tolerance * scale or products == operator.size:
+        converged = residual <= tolerance * scale or products == operator.size
+        if converged or products == max_products:
             vector = sum(c * v for c, v in zip(vectors[:, -1].tolist(), basis, strict=True))
-            return values[-1].item(), vector, products
+            return values[-1].item(), vector, products, converged
         off_diagonal.append(norm)
         basis.append(image / norm)
         duals.append(dual / norm)
-    raise RuntimeError(f"max_products = {max_products}: not enough for a tolerance of {tolerance}; allowed is more")
+    raise AssertionError("max_products is at least 1")
 
 
 def _length(vector: Tensor, dual: Tensor) -> float:

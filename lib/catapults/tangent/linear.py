@@ -52,6 +52,8 @@ class LinearPart(LayerPart):
         if add_to is None or "weight" not in names:
             return super().vjp(cotangent, add_to)
         weight = add_to[names["weight"]]
+        if weight.dtype != self.D.dtype:
+            return super().vjp(cotangent, add_to)
         if self.D.shape[1] == 1 and "bias" not in names:
             return {names["weight"]: weight.addmm_(self.D.squeeze(1).T, self.A * cotangent, alpha=self.scale)}
         weighted = self.pulled_back(cotangent)

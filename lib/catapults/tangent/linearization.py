@@ -15,53 +15,69 @@ vectors instead.
 """
 
 from dataclasses import dataclass, field
+from functools import reduce
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge
 
 from .. import devices
 from ..precision import full_precision
 from . import blocks
 from .blocks import mirrored
-from .calls import CONVOLUTION, Call, captured, flat_outputs
+from .calls import CONVOLUTION, EMBEDDING, Call, captured, flat_outputs
 from .chain import linearized_chain
 from .convolution import ConvolutionPart
 from .eigenspace import largest_eigenvalue, top_eigenpairs
-from .general import GeneralPart
+from .embedding import EmbeddingPart
+from .general import GeneralPart, GeneralPartInBlocks, general_part
 from .linear import LinearPart
 from .parts import LayerPart
 from .tokens import TokensPart
 from .trial import Layers, layers
+from .undisturbed import uncompiled, undisturbed, with_autograd
 
 
-def linearize(model: nn.Module, inputs: Shaped[Tensor, "n ..."], known_layers: Layers | None = None) -> "Linearization":
+def linearize(
+    model: nn.Module, inputs: Shaped[Tensor, "n ..."], known_layers: Layers | None = None, *, moves_state: bool = False
+) -> "Linearization":
     """Run the model once forward and once backward (c times for c outputs) and keep what kernel and gradient need.
 
-    ``known_layers`` is what :func:`layers` returned for this model: it holds until layers or ``requires_grad`` change.
+    ``known_layers``: what :func:`layers` returned for this model; it holds until layers, mode or ``requires_grad``
+    change. ``moves_state``: whether buffers that a forward pass changes, such as running averages, stay changed, as in
+    a step of training; by default the model is left as it was.
 
-    Raises ``ValueError`` as :func:`tangent_kernel` does, and when the model takes another course than in the trial run.
+    Raises ``ValueError`` as :func:`tangent_kernel` does, and when the model behaves differently from the trial run.
     """
     plan = known_layers or layers(model, inputs)
     if plan.chain:
         return Linearization(*linearized_chain(model, inputs, plan.chain, plan.structured), plan)
+    undisturbing = undisturbed(model) if plan.changes_state and not moves_state else uncompiled(plan.compiled)
+    with with_autograd(), full_precision(), torch.enable_grad(), undisturbing:
+        return _linearized(model, inputs.clone() if inputs.is_inference() else inputs, plan)
+
+
+def _linearized(model: nn.Module, inputs: Tensor, plan: Layers) -> "Linearization":
     modules = {name: model.get_submodule(name) for name in plan.structured}
     n = len(inputs)
-    with full_precision(), torch.enable_grad():
-        with captured(modules) as calls:
-            outputs = model(inputs)
-        flat = flat_outputs(outputs, n)
-        if sorted(call.name for call in calls) != sorted(plan.structured):
-            raise ValueError("known_layers: the model called other layers than in the trial run of `layers`")
-        derivatives = _derivatives(flat, [call.edge for call in calls])
-        parts: list[LayerPart | GeneralPart] = [
-            _structured_part(call, modules[call.name], derivative, n)
-            for call, derivative in zip(calls, derivatives, strict=True)
-        ]
-        if plan.general:
-            parts.append(GeneralPart.of(model, inputs.detach(), plan.general))
-    return Linearization(outputs.detach(), parts, plan)
+    with captured(modules) as calls:
+        outputs = model(inputs)
+    flat = flat_outputs(outputs, n)
+    if sorted(call.name for call in calls) != sorted(plan.structured):
+        raise ValueError("known_layers: the model called other layers than in the trial run of `layers`")
+    dtypes = {outputs.dtype, *(module.weight.dtype for module in modules.values())}
+    if plan.general:
+        dtypes |= {p.dtype for name, p in model.named_parameters() if name in plan.general}
+    dtype = reduce(torch.promote_types, dtypes)  # an autocast in the model makes outputs less exact than its weights
+    parts: list[LayerPart | GeneralPart | GeneralPartInBlocks] = [
+        _structured_part(call, modules[call.name], derivative, n, dtype)
+        for call, derivative in zip(calls, _derivatives(flat, calls), strict=True)
+    ]
+    if plan.general:
+        part = general_part(model, inputs.detach(), plan, flat.shape[1], dtype)
+        # it reads the weights when it is used, so it comes before the others when a step is added to them
+        parts = [part, *parts] if isinstance(part, GeneralPartInBlocks) else [*parts, part]
+    return Linearization(outputs.detach().to(dtype), parts, plan)
 
 
 @dataclass(frozen=True)
@@ -69,7 +85,7 @@ class Linearization:
     """The model's first-order expansion in its parameters on given inputs: outputs f, and J through J J^T and J^T v."""
 
     outputs: Float[Tensor, "n ..."]
-    parts: list["LayerPart | GeneralPart"] = field(repr=False)
+    parts: list["LayerPart | GeneralPart | GeneralPartInBlocks"] = field(repr=False)
     layers: Layers
 
     @property
@@ -119,7 +135,7 @@ class Linearization:
     ) -> tuple[float, dict[str, Tensor]]:
         """||K|| and :meth:`vjp` together, all that a step of SGD needs.
 
-        Raises :class:`catapults.eigenspace.NotFinite` for a kernel that is not.
+        Raises :class:`catapults.tangent.eigenspace.NotFinite` for a kernel that is not.
         """
         kernel, gradient = self._lower_triangle_and_vjp(cotangent, add_to)
         if len(kernel) > blocks.SIDE:
@@ -161,26 +177,37 @@ class Linearization:
         return flat if flat.dtype == self.dtype and flat.device == self.device else flat.to(self.outputs)
 
 
-def _structured_part(call: "Call", module: nn.Module, D: Tensor, n: int) -> LayerPart:
+def _structured_part(call: Call, module: nn.Module, D: Tensor, n: int, dtype: torch.dtype) -> LayerPart:
     A = call.inputs
     if len(A) != n:
         raise ValueError(f"model: layer {call.name!r} saw {len(A)} of {n} samples; allowed: all, as in the trial run")
-    if A._version != call.version:
+    if A._version != call.version and module.weight.requires_grad:
         raise ValueError(f"model: the input of layer {call.name!r} is changed in place after use; allowed: no change")
+    D = D if D.dtype == dtype else D.to(dtype)
+    if type(module) in EMBEDDING:
+        return EmbeddingPart(call.name, module, A, D)
+    A = A if A.dtype == dtype else A.to(dtype)
     if type(module) in CONVOLUTION:
         return ConvolutionPart.of(call.name, module, A, D)
     return (LinearPart if A.dim() == 2 else TokensPart)(call.name, module, A, D)
 
 
-def _derivatives(outputs: Float[Tensor, "n c"], edges: list[GradientEdge]) -> list[Float[Tensor, "n c ..."]]:
-    """d f_k(x_i) / d z_i for every layer output z, sample i and output k: samples do not mix, so sums over i do."""
+def _derivatives(outputs: Float[Tensor, "n c"], calls: list[Call]) -> list[Float[Tensor, "n c ..."]]:
+    """d f_k(x_i) / d z_i for every layer output z, sample i and output k: samples do not mix, so sums over i do.
+
+    Zeros where z does not reach the outputs, such as that of a layer whose output the model detaches.
+    """
+    edges, c = [call.edge for call in calls], outputs.shape[1]
     if not edges:
         return []
-    c = outputs.shape[1]
-    per_output = [
-        torch.autograd.grad(outputs[:, k].sum(), edges, retain_graph=k + 1 < c, materialize_grads=True)
-        for k in range(c)
-    ]
+    per_output = []
+    for k in range(c):
+        of_layers = [None] * len(edges)
+        if outputs.requires_grad:
+            of_layers = torch.autograd.grad(outputs[:, k].sum(), edges, retain_graph=k + 1 < c, allow_unused=True)
+        per_output.append(
+            [outputs.new_zeros(call.shape) if D is None else D for D, call in zip(of_layers, calls, strict=True)]
+        )
     if c == 1:
         return [derivative.unsqueeze(1) for derivative in per_output[0]]
     return [torch.stack(of_layer, 1) for of_layer in zip(*per_output, strict=True)]

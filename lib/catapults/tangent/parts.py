@@ -56,8 +56,9 @@ class LayerPart(ABC):
     def jvp(self, direction: dict[str, Tensor]) -> Tensor:
         """(n, c): the layer applied with the direction as its parameters, then carried on by D."""
         names = self._names
-        weight = direction[names["weight"]] * self.scale if "weight" in names else torch.zeros_like(self.module.weight)
-        change = self._applied(weight, direction[names["bias"]] if "bias" in names else None)
+        given = {key: direction[name].to(self.D) for key, name in names.items()}
+        weight = given["weight"] * self.scale if "weight" in given else torch.zeros_like(self.module.weight).to(self.D)
+        change = self._applied(weight, given.get("bias"))
         return torch.einsum("ncz,nz->nc", self.D.flatten(2), change.flatten(1))
 
     def pulled_back(self, cotangent: Tensor) -> Tensor:

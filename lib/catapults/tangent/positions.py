@@ -73,11 +73,15 @@ class ManyPositions(LayerPart):
         n, c, P, _ = D.shape
         of_samples = kernel.view(n, c, n, c)
         for rows, columns in lower_blocks(n, max(1, math.isqrt(self._block() // 8) // (c * P))):
-            inner = A[rows].flatten(0, 1) @ A[columns].flatten(0, 1).T
+            inner = self._inner_products(A[rows], A[columns])
             outer = D[rows].flatten(0, 2) @ D[columns].flatten(0, 2).T
             products = outer.view(-1, c, P, columns.stop - columns.start, c, P)
             products *= inner.view(-1, 1, P, columns.stop - columns.start, 1, P)
             of_samples[rows, :, columns] += products.sum((2, 5)).mul_(self.scale**2)
+
+    def _inner_products(self, A: Tensor, others: Tensor) -> Tensor:
+        """Between all positions of some samples and of others, (n P, n' P)."""
+        return A.flatten(0, 1) @ others.flatten(0, 1).T
 
     def _block(self) -> int:
         return min(BLOCK, IN_CACHE) if self.D.device.type == "cpu" else BLOCK

@@ -1,17 +1,20 @@
 """The trial run: whether a model has a tangent kernel between samples, and which of its parameters take which route."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from ..precision import full_precision
-from .calls import CONVOLUTION, LINEAR, captured, flat_outputs
+from .calls import CONVOLUTION, EMBEDDING, LINEAR, Call, captured, flat_outputs
 from .chain import chain_of
 from .parts import own_trainable
+from .undisturbed import RandomState, Snapshot, is_compiled, undisturbed
 
-_ROUNDING = 1e-3  # relative to the largest output; what batches of one and two samples differ by is below 1e-5
+_ROUNDING = 1e-3  # relative to the largest output; in single precision batches of other sizes differ by below 1e-5
+_CROWD = 8  # samples among which two are looked at once more
 
 
 @dataclass(frozen=True)
@@ -21,56 +24,37 @@ class Layers:
     structured: tuple[str, ...]  # modules
     general: tuple[str, ...]  # parameters
     chain: tuple[str, ...] = ()  # all modules in their order, where these are linear layers and ReLUs and nothing else
+    changes_state: bool = False  # whether a forward pass changes buffers or other things that modules hold
+    compiled: bool = False  # whether torch.compile made some of the model
+
+
+@dataclass(frozen=True)
+class _Trial:
+    outputs: Float[Tensor, "2 c"]
+    calls: list[Call]
+    mixes: list[bool]  # of each call: whether an output depends on the other sample's part of what the layer gave
+    changes_state: bool
+    compiled: bool
 
 
 def layers(model: nn.Module, inputs: Shaped[Tensor, "n ..."]) -> Layers:
     """Sort the model's trainable parameters by a trial run with two samples.
 
-    Structured are the linear and convolution layers that are called once, with the samples along the first axis, and
-    whose parameters nothing else uses. A training loop finds this out once and hands it to :func:`linearize`.
+    Structured are the linear, convolution and embedding layers that are called once, with the samples along the first
+    axis, and whose parameters nothing else uses. A training loop finds this out once and hands it to :func:`linearize`.
 
-    Raises ``ValueError`` as :func:`tangent_kernel` does.
+    Raises ``ValueError`` as :func:`tangent_kernel` does, and ``TypeError`` for inputs that are no tensor.
     """
-    if len(inputs) == 0:
-        raise ValueError(f"inputs: shape {tuple(inputs.shape)}; allowed is at least one sample")
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trainable:
         raise ValueError("model: none of its parameters requires a gradient; allowed is at least one")
-    refuse_unsuitable_layers(model)
-
-    probe = torch.stack([inputs[0], inputs[-1]]).detach()
-    if probe.is_floating_point():
-        probe.requires_grad_()
-    candidates = {
-        name: module
-        for name, module in model.named_modules()
-        if type(module) in LINEAR + CONVOLUTION and (own := own_trainable(module)) and own.keys() <= {"weight", "bias"}
-    }
-    with full_precision(), torch.enable_grad():
-        with captured(candidates) as calls:
-            outputs = flat_outputs(model(probe), 2)
-        wrt = [*(call.edge for call in calls), *([probe] if probe.requires_grad else [])]
-        by_sample = [
-            torch.autograd.grad(output.sum(), wrt, allow_unused=True, retain_graph=True) if wrt else ()
-            for output in outputs
-        ]
-    mixes = [_mixes(*pair) for pair in zip(*by_sample, strict=True)]
-    with full_precision(), torch.no_grad():
-        alone = torch.cat([flat_outputs(model(sample[None]), 1) for sample in probe])
-    if not torch.isfinite(outputs).all():
-        raise ValueError("model: its outputs are not finite; allowed are weights and inputs that give finite ones")
-    same = (alone - outputs).abs().max() <= _ROUNDING * alone.abs().max()
-    if not same or (probe.requires_grad and mixes[-1]):
-        raise ValueError(
-            "model: the output for one sample depends on the other samples of the batch, or is random, so that no "
-            "tangent kernel between samples exists; allowed are sample-wise layers"
-        )
-
-    uses = _uses(outputs)
-    times_called = [call.name for call in calls].count
+    candidates = {name: module for name, module in model.named_modules() if _is_candidate(module)}
+    trial = _trial_run(model, inputs, candidates)
+    uses = _uses(trial.outputs)
+    times_called = [call.name for call in trial.calls].count
     structured = tuple(
         call.name
-        for call, mixed in zip(calls, mixes, strict=False)
+        for call, mixed in zip(trial.calls, trial.mixes, strict=True)
         if times_called(call.name) == 1
         and call.sample_first
         and not mixed
@@ -78,7 +62,114 @@ def layers(model: nn.Module, inputs: Shaped[Tensor, "n ..."]) -> Layers:
     )
     covered = {p for name in structured for p in own_trainable(candidates[name]).values()}
     general = tuple(name for name, p in trainable.items() if p not in covered)
-    return Layers(structured, general, () if general else chain_of(model, inputs))
+    chain = () if general or trial.changes_state else chain_of(model, inputs)
+    return Layers(structured, general, chain, trial.changes_state, trial.compiled)
+
+
+def refuse_unsuitable(model: nn.Module, inputs: Shaped[Tensor, "n ..."]) -> None:
+    """Raise ``ValueError`` for a model whose output for a sample is no function of this sample alone.
+
+    That is what kernel, AGOP and Hessian have in common: a mean over samples of what belongs to one. Refused are
+    models that mix samples, are random, overwrite their inputs or parameters, or give no finite real outputs.
+    """
+    _trial_run(model, inputs, {})
+
+
+def _trial_run(model: nn.Module, inputs: Tensor, candidates: dict[str, nn.Module]) -> _Trial:
+    """Two samples together, forward and backward; each alone; and both among others."""
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs: a {type(inputs).__name__}; allowed is a tensor of shape (n, ...), one entry a sample")
+    if len(inputs) == 0:
+        raise ValueError(f"inputs: shape {tuple(inputs.shape)}; allowed is at least one sample")
+    for name, p in model.named_parameters():
+        if p.is_inference():
+            raise ValueError(
+                f"model: parameter {name!r} was made under torch.inference_mode; allowed are ones that autograd can use"
+            )
+    _refuse_unsuitable_layers(model)
+    random = RandomState(inputs.device)
+    try:
+        with undisturbed(model, parameters=True) as before, full_precision():
+            return _tried(model, inputs.detach(), candidates, before, random)
+    finally:
+        random.restore()
+
+
+def _tried(
+    model: nn.Module, inputs: Tensor, candidates: dict[str, nn.Module], before: Snapshot, random: RandomState
+) -> _Trial:
+    n = len(inputs)
+    pair = torch.stack([inputs[0], inputs[-1]])
+    if pair.is_floating_point():
+        pair.requires_grad_()
+    with torch.enable_grad(), captured(candidates) as calls:
+        given = pair.clone()
+        outputs = flat_outputs(_called(model, given), 2)
+    if random.moved():
+        after = RandomState(inputs.device)
+        _called(model, pair.detach().clone())
+        if after.moved():  # else the model seeds its generator itself, and draws the same each time
+            raise ValueError(
+                "model: is random: its forward pass draws random numbers, so that it has no tangent kernel, AGOP or "
+                "Hessian; allowed is a model that draws none, such as model.eval()"
+            )
+    if given._version:
+        raise ValueError("model: changes its inputs in place; allowed is a forward pass that leaves them as they are")
+    changes_state = before.changed()
+    if changed := before.changed_parameters(model):
+        raise ValueError(f"model: its forward pass changes parameter {changed[0]!r}; allowed is one that changes none")
+    if not outputs.is_floating_point():
+        raise ValueError(f"model: its outputs are {outputs.dtype}; allowed are real floating-point numbers")
+    if not torch.isfinite(outputs).all():
+        raise ValueError("model: its outputs are not finite; allowed are weights and inputs that give finite ones")
+
+    wrt = [*(call.edge for call in calls), *([pair] if pair.requires_grad else [])]
+    by_sample = [
+        torch.autograd.grad(output.sum(), wrt, allow_unused=True, retain_graph=True)
+        if wrt and output.requires_grad
+        else [None] * len(wrt)
+        for output in outputs
+    ]
+    mixes = [_mixes(*derivatives) for derivatives in zip(*by_sample, strict=True)]
+
+    def run(samples: Tensor) -> Tensor:
+        before.restore()
+        with torch.no_grad():
+            return flat_outputs(model(samples.detach().clone()), len(samples))
+
+    crowd = run(inputs[torch.linspace(0, n - 1, min(n, _CROWD), device=inputs.device).long()])
+    alone = torch.cat([run(sample[None]) for sample in pair])
+    bound = max(_ROUNDING, 4 * torch.finfo(outputs.dtype).eps) * alone.abs().max()
+    same = all((alone - others).abs().max() <= bound for others in (outputs, crowd[[0, -1]]))
+    if not same or (pair.requires_grad and mixes[-1]):
+        raise ValueError(
+            "model: the output for one sample depends on the other samples of the batch, or is random, so that no "
+            "tangent kernel between samples exists; allowed are sample-wise layers"
+        )
+    return _Trial(outputs, calls, mixes[: len(calls)], changes_state, is_compiled(model))
+
+
+def _called(model: nn.Module, inputs: Tensor) -> Any:
+    """The model's outputs. Raises ``ValueError`` where the inputs' type or device may be why there are none."""
+    try:
+        return model(inputs)
+    except (RuntimeError, TypeError, IndexError) as error:
+        own = {(p.dtype, p.device) for p in model.parameters()}
+        if own and (inputs.dtype, inputs.device) not in own:
+            given = f"{inputs.dtype} on {inputs.device}"
+            allowed = " or ".join(sorted(f"{dtype} on {device}" for dtype, device in own))
+            raise ValueError(
+                f"inputs: {given}, with which the model fails ({error}); allowed is what it takes, such as {allowed}"
+            ) from error
+        raise
+
+
+def _is_candidate(module: nn.Module) -> bool:
+    """Whether a module is of a kind that can be structured, with parameters to train and none that somebody added."""
+    if type(module) in EMBEDDING and module.max_norm is not None:
+        return False
+    own = own_trainable(module)
+    return type(module) in LINEAR + CONVOLUTION + EMBEDDING and own != {} and own.keys() <= {"weight", "bias"}
 
 
 def _mixes(of_first: Tensor | None, of_second: Tensor | None) -> bool:
@@ -106,7 +197,7 @@ def _uses(outputs: Tensor) -> dict[Tensor, int]:
     return uses
 
 
-def refuse_unsuitable_layers(model: nn.Module) -> None:
+def _refuse_unsuitable_layers(model: nn.Module) -> None:
     for name, module in model.named_modules():
         kind = type(module).__name__
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):

@@ -84,7 +84,7 @@ def fit(
         allowed = "allowed for gradient descent with critical_every and no cycles of the rate, else None"
         raise ValueError(f"settle = {settle!r}: {allowed}")
     if stop_below is not None:
-        check_stop_below(stop_below)
+        check_stop_below(stop_below, " and None")
     if len(validation) == 0:
         raise ValueError("validation: holds no sample; allowed is at least one")
     check_last(learning_rate, schedule.last, steps)

@@ -187,9 +187,9 @@ def check_tops(top: int | Sequence[int], m: int) -> list[int]:
     return tops
 
 
-def check_stop_below(stop_below: float) -> None:
+def check_stop_below(stop_below: float, besides: str = "") -> None:
     if not 0 <= stop_below < math.inf:
-        raise ValueError(f"stop_below = {stop_below!r}: allowed are numbers of at least 0")
+        raise ValueError(f"stop_below = {stop_below!r}: allowed are numbers of at least 0{besides}")
 
 
 def check_last(learning_rate: Any, last: int, steps: int) -> None:

@@ -139,7 +139,7 @@ class Evaluation:
             measured[0] = math.nan
         else:
             run.note("loss", measured[0])
-        run.evaluations.append([run.iteration, *measured, error])
+        run.evaluations.append([float(run.iteration), *measured, error])
         if math.inf in measured:
             raise NotFinite
         if run.best < 0 or self._score(run.evaluations[-1]) < self._score(run.evaluations[run.best]):

@@ -12,7 +12,6 @@ from ..precision import full_precision
 from ..tangent import hessian
 from ..tangent.descent import ChainDescent
 from ..tangent.eigenspace import Eigenpairs, top_eigenpairs
-from ..tangent.loss import residual_of
 from .run import Batch, Reference, Run
 
 _TOLERANCE = 1e-2  # of the Hessian's critical rate of a batch, relatively, at most; usually the square of it
@@ -176,18 +175,21 @@ class MeasuredBatch(_Stateless):
 
     def take(self, run: Run, batch: Batch, eta: float) -> Measured:
         x, y = run.inputs[batch], run.targets[batch]
+        exact = math.nan
         with torch.inference_mode(self._no_graph):
             linearization = tangent.linearize(run.model, x, run.layers)
-            residual = residual_of(linearization.outputs, y)
+            residual = linearization.outputs - y
             flat = residual.flatten()
-            loss = flat.dot(flat).item() / len(flat)  # faster than the mean of squares where samples are few
+            m = len(flat)
+            loss = flat.dot(flat).item() / m  # faster than the mean of squares where samples are few
             run.check(loss)
-        exact = math.nan
-        if due(self._hessian_every, run.iteration):
-            exact = hessian.critical_learning_rate(run.model, x, y, tolerance=_TOLERANCE, linearization=linearization)
-        with torch.inference_mode(self._no_graph):
-            norm, _ = linearization.norm_and_vjp(residual * (-2 * eta / len(flat)), add_to=run.parameters)
-        return loss, tangent.critical_rate(norm, len(flat)), exact
+            if due(self._hessian_every, run.iteration):
+                with torch.inference_mode(False):
+                    exact = hessian.critical_learning_rate(
+                        run.model, x, y, tolerance=_TOLERANCE, linearization=linearization
+                    )
+            norm, _ = linearization.norm_and_vjp(residual * (-2 * eta / m), add_to=run.parameters)
+        return loss, tangent.critical_rate(norm, m), exact
 
 
 class ChainStep(_Stateless):
@@ -195,9 +197,10 @@ class ChainStep(_Stateless):
 
     def __init__(self, run: Run) -> None:
         self._chain = ChainDescent(run.model, run.layers)
+        self._targets = run.targets.flatten()
 
     def take(self, run: Run, batch: Batch, eta: float) -> Measured:
-        return self._chain.step(run.inputs[batch], run.targets[batch], eta), math.nan, math.nan
+        return self._chain.step(run.inputs[batch], self._targets[batch], eta), math.nan, math.nan
 
 
 class AutogradStep(_Stateless):
@@ -208,7 +211,7 @@ class AutogradStep(_Stateless):
         with torch.no_grad():
             for parameter, g in zip(run.parameters.values(), gradient, strict=True):
                 parameter.sub_(g, alpha=eta)
-        return loss, math.nan, math.nan
+        return loss.item(), math.nan, math.nan
 
 
 class OptimizerStep:
@@ -224,14 +227,14 @@ class OptimizerStep:
         for group in self._optimizer.param_groups:
             group["lr"] = eta
         self._optimizer.step()
-        return loss, math.nan, math.nan
+        return loss.item(), math.nan, math.nan
 
     def state(self) -> dict[str, Any]:
-        return self._optimizer.state_dict()["state"]
+        return {"of parameters": self._optimizer.state_dict()["state"]}
 
     def load(self, state: dict[str, Any]) -> None:
         groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self._optimizer.load_state_dict({"state": state["of parameters"], "param_groups": groups})
 
 
 class MeasuredNowAndThen(_Stateless):
@@ -258,8 +261,8 @@ def plain(run: Run) -> ChainStep | AutogradStep:
     return ChainStep(run) if run.layers.chain and run.targets.numel() == len(run.targets) else AutogradStep()
 
 
-def _differentiated(run: Run, batch: Batch) -> tuple[float, tuple[Tensor, ...]]:
+def _differentiated(run: Run, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
     with full_precision():
-        loss = residual_of(run.model(run.inputs[batch]), run.targets[batch]).square().mean()
+        loss = (run.model(run.inputs[batch]) - run.targets[batch]).square().mean()
         gradient = torch.autograd.grad(loss, list(run.parameters.values()))
-    return loss.item(), gradient
+    return loss, gradient

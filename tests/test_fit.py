@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from catapults import generalization, models, sgd
+from catapults import models, tangent
 from catapults.data import Split
-from catapults.generalization import fit, performance
 from catapults.tangent import descent
+from catapults.training import Batches, Diverged, evaluation, fit, performance, probes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -70,7 +70,7 @@ def critical_of(model, inputs):
 def drawn(size, replacement=False, seed=0, steps=STEPS):
     if size == N:
         return [torch.arange(N)] * steps
-    return list(itertools.islice(sgd.batches(N, size, replacement, seed), steps))
+    return list(itertools.islice(Batches(N, size, replacement, seed), steps))
 
 
 def assert_same_weights(ours, theirs, **tolerance):
@@ -108,7 +108,7 @@ def test_a_training_is_that_of_a_plain_loop(name, how):
     rates, optimizer = [rate] * STEPS, options.get("optimizer", "sgd")
     states, losses, batch_losses = by_hand(model, training, validation, rates, batches, optimizer)
     result = fit(model, training, validation, rate, steps=STEPS, seed=5, stop_below=0.0, **options)
-    assert result.iterations.tolist() == list(range(STEPS + 1)) and not result.diverged and not result.converged
+    assert result.evaluated.tolist() == list(range(STEPS + 1)) and not result.diverged and not result.converged
     np.testing.assert_allclose(result.training_loss, losses[:, 0], rtol=1e-8)
     np.testing.assert_allclose(result.validation_loss, losses[:, 1], rtol=1e-8)
     np.testing.assert_allclose(result.batch_loss, batch_losses, rtol=1e-8)
@@ -130,17 +130,18 @@ def test_the_steps_above_the_critical_rate_of_their_batch(size, replacement, eve
     assert 0 < above.sum() < STEPS  # both happen
     options = {"replacement": replacement, "critical_every": every, "evaluate_every": 2, "stop_below": 0.0}
     result = fit(model, training, validation, eta, size, STEPS, **options)
-    assert result.iterations.tolist() == [0, 2, 4, 6, 8, 9]
-    assert result.steps_above.tolist() == [above[:t].sum() for t in result.iterations]
-    assert result.best == losses[result.iterations, 1].argmin()
-    assert result.catapults == above[: result.iterations[result.best]].sum()
-    assert math.isnan(result.initial_critical_learning_rate)  # nobody asked for it
+    assert result.evaluated.tolist() == [0, 2, 4, 6, 8, 9]
+    assert result.steps_above.tolist() == [above[:t].sum() for t in result.evaluated]
+    assert result.best == losses[result.evaluated, 1].argmin()
+    assert result.catapults == above[: result.evaluated[result.best]].sum()
+    initial = critical_of(states[0], training.inputs) if size == N else math.nan  # else nobody asked for it
+    assert result.initial_critical_learning_rate == pytest.approx(initial, nan_ok=True)
 
 
 def test_a_rate_has_to_exceed_the_critical_one_by_more_than_rounding(monkeypatch):
-    monkeypatch.setattr(sgd.tangent, "critical_rate", lambda norm, n: 0.3 - 0.5e-8)
+    monkeypatch.setattr(tangent, "critical_rate", lambda norm, n: 0.3 - 0.5e-8)
     assert fit(*problem(), 0.3, B, 3).steps_above.tolist() == [0, 0, 0, 0]
-    monkeypatch.setattr(sgd.tangent, "critical_rate", lambda norm, n: 0.3 - 2e-8)
+    monkeypatch.setattr(tangent, "critical_rate", lambda norm, n: 0.3 - 2e-8)
     assert fit(*problem(), 0.3, B, 3).steps_above.tolist() == [0, 1, 2, 3]
 
 
@@ -155,7 +156,7 @@ class TestLargeSets:
         (whole, *sets), (parts, *_) = problem(**MODELS[name]), problem(**MODELS[name])
         one = fit(whole, *sets, 0.3, size, STEPS, critical_every=None)
         monkeypatch.setattr(descent, "_SIDE", 5)
-        monkeypatch.setattr(generalization, "_AT_ONCE", 7)
+        monkeypatch.setattr(evaluation, "_AT_ONCE", 7)
         several = fit(parts, *sets, 0.3, size, STEPS, critical_every=None)
         for field in ("batch_loss", "training_loss", "validation_loss"):
             np.testing.assert_allclose(getattr(several, field), getattr(one, field), rtol=1e-10)
@@ -166,13 +167,13 @@ class TestLargeSets:
         model, training, validation = problem(outputs=3)
         expected = critical_of(model, training.inputs[:5])
         assert expected != pytest.approx(critical_of(model, training.inputs), rel=0.01)
-        monkeypatch.setattr(generalization, "SUBSET", 5)
+        monkeypatch.setattr(probes, "SUBSET", 5)
         result = fit(model, training, validation, "0.5 eta_crit", N, 2)
         assert result.initial_critical_learning_rate == pytest.approx(expected, rel=1e-6)
 
     def test_a_kernel_that_does_not_fit_into_memory(self, monkeypatch):
         expected = fit(*problem(), "0.5 eta_crit", N, 3)
-        monkeypatch.setattr(sgd.tangent.Linearization, "kernel_fits", lambda self: False)
+        monkeypatch.setattr(tangent.Linearization, "kernel_fits", lambda self: False)
         found = fit(*problem(), "0.5 eta_crit", N, 3)
         np.testing.assert_allclose(found.learning_rate, expected.learning_rate, rtol=1e-4)
         assert found.steps_above.tolist() == expected.steps_above.tolist()
@@ -252,35 +253,37 @@ class TestTheEnd:
         for patience in (1, 3, 6):
             short = fit(copy.deepcopy(model), training, validation, 0.4, B, 80, stop_below=0.0, patience=patience)
             end = next(e for e in range(81) if behind[e] >= patience)
-            assert 0 < end < 80 and short.iterations[-1] == end == len(short.batch_loss)
+            assert 0 < end < 80 and short.evaluated[-1] == end == len(short.batch_loss)
             assert short.best == end - patience and not short.converged and not short.diverged
 
     def test_below_the_goal_where_it_is_looked_at(self):
         result = fit(*problem(), "0.5 eta_crit", N, 400, stop_below=0.01, evaluate_every=7)
         assert result.converged and not result.diverged and len(result.batch_loss) < 400
         assert result.training_loss[-1] < 0.01 and (result.training_loss[:-1] >= 0.01).all()
-        assert (np.diff(result.iterations) == 7).all() and len(result.batch_loss) == result.iterations[-1]
+        assert (np.diff(result.evaluated) == 7).all() and len(result.batch_loss) == result.evaluated[-1]
 
     def test_a_training_loss_that_nobody_asks_for(self):
         looked, unlooked = (fit(*problem(), 0.3, B, 5, stop_below=goal) for goal in (0.0, None))
         assert np.isnan(unlooked.training_loss).all() and not unlooked.converged and not unlooked.diverged
         assert unlooked.validation_loss.tolist() == looked.validation_loss.tolist() and unlooked.best == looked.best
-        assert fit(*problem(), 1e6, B, 50, stop_below=None).diverged
+        with pytest.warns(Diverged):
+            assert fit(*problem(), 1e6, B, 50, stop_below=None).diverged
 
     def test_already_there(self):
         result = fit(*problem(), 0.1, B, 5, stop_below=1e3)
-        assert result.converged and len(result.batch_loss) == 0 and result.iterations.tolist() == [0]
+        assert result.converged and len(result.batch_loss) == 0 and result.evaluated.tolist() == [0]
         assert result.best == result.catapults == 0
 
     def test_the_last_step_is_evaluated(self):
-        assert fit(*problem(), 0.1, B, 7, evaluate_every=3).iterations.tolist() == [0, 3, 6, 7]
+        assert fit(*problem(), 0.1, B, 7, evaluate_every=3).evaluated.tolist() == [0, 3, 6, 7]
 
     @pytest.mark.parametrize("size, every", [(N, 1), (N, None), (B, 1), (B, None)])
     def test_divergence(self, size, every):
         """Is recorded, and the best weights before are left."""
         model, training, validation = problem()
         start = copy.deepcopy(model)
-        result = fit(model, training, validation, 1e3, size, 300, critical_every=every, evaluate_every=2)
+        with pytest.warns(Diverged, match="with learning rate 1000"):
+            result = fit(model, training, validation, 1e3, size, 300, critical_every=every, evaluate_every=2)
         assert result.diverged and not result.converged and 0 < len(result.batch_loss) < 300
         assert len(result.batch_loss) == len(result.learning_rate)
         assert result.best == result.validation_loss.argmin() == 0
