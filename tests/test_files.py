@@ -102,8 +102,10 @@ class TestInSinglePrecision:
             (np.array([0.1, 0.0, -np.inf, np.nan]), np.float32),
             (np.array([1e300, 1.0]), np.float64),  # would become infinite
             (np.array([1e-60, 1.0]), np.float64),  # would become 0, which no logarithmic axis shows
+            (np.array([0.1, 0.1, 0.3, 0.1]), np.float64),  # as small when it is packed
+            (np.array([0.1]), np.float64),
+            (np.linspace(0.1, 0.2, 100).repeat(2), np.float32),
             (np.array([1, 2]), np.int64),
-            (np.zeros(0), np.float32),
         ],
     )
     def test_are_arrays_whose_numbers_it_has(self, array, dtype, path):
