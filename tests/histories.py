@@ -1,6 +1,6 @@
 """Histories made by hand, and results of experiments with them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ def measured(of: History, outputs: int = 1) -> Measured:
     return Measured(of, "Made by hand.", 1000, outputs, np.ones(16), 1.5)
 
 
-def made(found: Mapping[Experiment, Any], **changed: Any) -> Results:
+def made(found: Iterable[tuple[Experiment, Any]], **changed: Any) -> Results:
     """Results as :func:`catapults.compute.obtain` gives them, stored earlier. ``changed``: fields of all outcomes."""
-    outcomes = [Outcome(experiment, result, MADE, **changed) for experiment, result in found.items()]
+    outcomes = [Outcome(experiment, result, MADE, **changed) for experiment, result in found]
     return Results({outcome.experiment.key: outcome for outcome in outcomes})

@@ -232,7 +232,7 @@ class TestDescriptions:
             "the loss is checked every 4 steps.", "Learning rates: 2; 4: 8; 8: 0.5 current η_crit.",
             "Every 2 iterations the critical rate is measured. From 4 iterations after the last raise on, a rate above",
             "this happened in one of the two trainings with raises.", "own schedule, 2; 3: 9, is tried as well.",
-            "σ = 0.1 and the learning rate 20.0.", "4 of 5 trainings end below a loss of 0.001, 1 diverges. What",
+            "σ = 0.1 and the learning rate 20.", "4 of 5 trainings end below a loss of 0.001, 1 diverges. What",
             "The 5 trainings took 7.5 s of one core.",
         ):  # fmt: skip
             assert part in said.markdown

@@ -1,3 +1,4 @@
+import json
 import math
 from dataclasses import replace
 
@@ -179,7 +180,7 @@ DRAW = [figures.loss_curve, figures.loss_and_norm, figures.loss_split, figures.h
 
 def texts(run):
     """Every text that a page has on a run."""
-    said = describe([run], made({e: measured(run.history) for e in run.experiment.experiments()})).markdown
+    said = describe([run], made((e, measured(run.history)) for e in run.experiment.experiments())).markdown
     return [said] + [
         text
         for part in [*claims([run]).values(), *(draw(run) for draw in DRAW)]
@@ -290,6 +291,8 @@ def test_claims_show_a_table_and_carry_their_verdicts(catapult):
     assert bundle["text/markdown"].count("\n") == 10  # a header, a line, nine claims
     assert "✗ not reproduced" in bundle["text/markdown"]
     assert bundle[MIME]["claims"]["spike"]["verdict"] == "reproduced"
+    read_again = json.loads(json.dumps(bundle[MIME], sort_keys=True))  # as a notebook is written
+    assert read_again["order"] == list(claims([catapult])) != list(read_again["claims"])
 
 
 @pytest.mark.parametrize("draw", DRAW)

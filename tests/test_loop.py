@@ -7,9 +7,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from catapults.tangent import hessian
 from catapults.data import Split
 from catapults.sgd import stochastic_gradient_descent
+from catapults.tangent import hessian
 from catapults.training import Batches, Diverged, History, Quantity, fit, gradient_descent
 from loop_problems import GOLDEN, KINDS, NAMES, arguments, network, sums
 

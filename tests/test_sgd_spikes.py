@@ -245,7 +245,7 @@ def texts(run):
     drawn = [draw(run) for draw in DRAW]
     parts = [*claims([run]).values(), *(figure for figure in drawn if figure is not None)]
     shown = [text for part in parts for name, text in vars(part).items() if name != "svg" and isinstance(text, str)]
-    results = made({e: measured(run.history) for e in run.experiment.experiments()})
+    results = made((e, measured(run.history)) for e in run.experiment.experiments())
     return (
         shown
         + [describe([run], results).markdown, match_table(run).markdown]

@@ -89,6 +89,8 @@ class Fitted:
     diverged: bool
     test_loss: float  # at the best weights
     test_error: float  # NaN for regression
+    test_variance: float  # of the test targets: the loss of the best constant
+    linear_test_loss: float  # of the best linear predictor on the training set; NaN for classes
     alignment: float  # of the AGOP on the training inputs, at the best weights, with the EGOP
     corner: Float[np.ndarray, "10 10"]  # of this AGOP
     true_corner: Float[np.ndarray, "10 10"]  # of the EGOP
