@@ -241,6 +241,11 @@ class TestWhatOthersNeed:
         assert np.allclose(sweep([Walk(start=first)], processes=1)[Walk(start=first)].path, walk(7)[-1] + walk())
         assert runs(marks) == ["plain, seed 7"]
 
+    def test_from_the_record_gives_the_same_restart(self, alone):
+        recorded(TRAININGS[0])
+        done = sweep(TRAININGS[2:], processes=1)
+        assert bits(done, TRAININGS[2:]) == alone[2:] and done.describe() == "1 training."
+
     def test_fails_those_that_need_it_by_its_name(self, marks):
         bad = Walk(seed=1, marks=str(marks), deed="raise")
         child = Walk(seed=2, start=bad)
@@ -404,7 +409,8 @@ class TestProcesses:
         assert done[killed].threads == "1" and runs(marks).count("wait_to_die, seed 3") == 2
         assert os.getpid() not in {int(path.read_text()) for path in marks.iterdir()}
 
-    def test_an_interruption_ends_them_and_keeps_what_is_done(self, tmp_path, marks):
+    @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+    def test_an_interruption_ends_them_and_keeps_what_is_done(self, how, tmp_path, marks):
         first = Walk()
         script = tmp_path / "script.py"
         script.write_text(
@@ -423,7 +429,7 @@ class TestProcesses:
                         break
                     time.sleep(0.1)
                 worker = psutil.Process(int(mark.read_text()))
-                process.send_signal(signal.SIGINT)
+                process.send_signal(how)
                 process.wait(timeout=60)
             finally:
                 process.kill()

@@ -18,6 +18,7 @@ import numpy as np
 from .atomic import written
 
 FORMAT = 1
+_FEW = 32  # different numbers
 _DATE = (1980, 1, 1, 0, 0, 0)  # equal results make equal files
 
 
@@ -31,7 +32,8 @@ def write(path: Path, result: Any, about: dict[str, Any], single: bool = False) 
 
 
 def packed(result: Any, about: dict[str, Any], single: bool = False) -> bytes:
-    """What a file holds. ``single``: keep arrays of float64 in float32, where this has their numbers."""
+    """What a file holds. ``single``: keep arrays of float64 in float32, unless this lacks some of their numbers,
+    or they are few that repeat, as rates do, from which others start: exact ones are as small then."""
     values, arrays = _taken_apart(result)
     if single:
         arrays = {name: a.astype(np.float32) if _fits_single(a) else a for name, a in arrays.items()}
@@ -104,8 +106,7 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
 
 
 def _fits_single(array: np.ndarray) -> bool:
-    """Whether it is of float64, and none of its numbers too large or too small for float32."""
-    if array.dtype != np.float64:
+    if array.dtype != np.float64 or 2 * len(np.unique(array)) <= min(array.size + 1, 2 * _FEW):
         return False
     sizes, limits = np.abs(array[np.isfinite(array) & (array != 0)]), np.finfo(np.float32)
     return bool(np.all((sizes >= limits.tiny) & (sizes <= limits.max)))
@@ -135,7 +136,9 @@ def _put_together(kind: type, prefix: str, values: dict[str, Any], arrays: dict[
             found[field.name] = arrays[name]
         elif name in values:
             found[field.name] = _tuples(values[name])
-        elif dataclasses.is_dataclass(types[field.name]):
+        elif dataclasses.is_dataclass(types[field.name]) and any(
+            n.startswith(f"{name}.") for n in {**values, **arrays}
+        ):
             found[field.name] = _put_together(types[field.name], f"{name}.", values, arrays)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ValueError(f"{name} is missing")
