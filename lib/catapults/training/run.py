@@ -106,7 +106,10 @@ class Run:
         self.states[name][self.iteration] = value
 
     def note_loss(self, loss: float) -> None:
-        """The whole set's. Raises :class:`catapults.tangent.eigenspace.NotFinite` where it shows that the training diverges."""
+        """The whole set's.
+
+        Raises :class:`catapults.tangent.eigenspace.NotFinite` where it shows that the training diverges.
+        """
         self.note("loss", loss if math.isfinite(loss) else math.inf)
         self.check(loss)
 
