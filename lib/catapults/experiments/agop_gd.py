@@ -7,11 +7,11 @@ from pydantic import field_validator, model_validator
 
 from .. import schedules
 from ..schedules import Schedule
-from .base import Page, Positive, PositiveInt, Rate, Word
-from .fits import Fit, Fitted, Learning
+from .base import Positive, PositiveInt, Rate, Word
+from .fits import Fit, Fitted, LearningPage
 
 
-class RaisedRates(Learning, Page):
+class RaisedRates(LearningPage):
     """Gradient descent from one initialisation with the first rate of a schedule, with the first two, and so on; with
     the paper's own schedule where that is another one; and from a small initialisation (section 4, appendix D)."""
 
@@ -27,7 +27,8 @@ class RaisedRates(Learning, Page):
     @classmethod
     def _readable(cls, value: Rate | None, info) -> Rate | None:
         if value is not None:
-            schedules.check(value, info.field_name, Schedule.parse)
+            in_steps = info.field_name == "learning_rate"  # the others may be cycles
+            schedules.check(value, info.field_name, Schedule.parse if in_steps else schedules.parse)
         return value
 
     @model_validator(mode="after")
@@ -36,6 +37,9 @@ class RaisedRates(Learning, Page):
             raise ValueError(f"learning_rate = {self.learning_rate!r}: allowed are schedules with at least one raise")
         if self.small_scale is not None and self.small_learning_rate is None:
             raise ValueError("small_learning_rate = None: a small initialisation needs a rate; or small_scale = None")
+        for parameter in ("learning_rate", "literal_schedule", "small_learning_rate"):
+            if (rate := getattr(self, parameter)) is not None:
+                self.check_changes(rate, parameter)
         self.trainings()
         return self
 

@@ -1,15 +1,13 @@
-"""Seven optimisers on one task: does test performance follow the alignment of the AGOP? (Fig. 11, Table 3)"""
+"""Several optimisers on one task: does test performance follow the alignment of the AGOP? (Fig. 11, Table 3)"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import numpy as np
-from jaxtyping import Float
 from pydantic import Field, field_validator, model_validator
 
-from .base import Page, Positive, PositiveInt, Seed
-from .fits import Fit, Fitted, Learning
+from .base import Positive, PositiveInt, Seed
+from .fits import Fit, Fitted, LearningPage
 
 TITLES = {
     "gd": "GD",
@@ -22,7 +20,7 @@ TITLES = {
 }
 
 
-class Optimizers(Learning, Page):
+class Optimizers(LearningPage):
     """The same network trained by several optimisers, from several seeds each (section 4)."""
 
     rates: Annotated[dict[str, Positive], Field(min_length=2)]
@@ -32,7 +30,7 @@ class Optimizers(Learning, Page):
 
     @field_validator("rates")
     @classmethod
-    def _known(cls, value: dict[str, float]) -> dict[str, float]:
+    def _optimizers_known(cls, value: dict[str, float]) -> dict[str, float]:
         for name in value:
             if name not in TITLES:
                 raise ValueError(f"rates = {value!r}: {name!r} is no optimiser; allowed are {', '.join(TITLES)}")
@@ -75,11 +73,3 @@ class OptimizerRun:
     def of(self, optimizer: str) -> list[Fitted]:
         """One for each seed."""
         return [self.results[optimizer, seed] for seed in self.experiment.seeds]
-
-    def measured(self, optimizer: str) -> dict[str, Float[np.ndarray, " seeds"]]:
-        """Test performance (loss or error) and alignment for each seed."""
-        results = self.of(optimizer)
-        return {
-            "test": np.array([r.test for r in results]),
-            "alignment": np.array([r.alignment for r in results]),
-        }

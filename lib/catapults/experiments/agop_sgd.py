@@ -4,16 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import numpy as np
-from jaxtyping import Float
 from pydantic import Field, field_validator, model_validator
 
 from .. import schedules
-from .base import Page, PositiveInt, Rate, Seed
-from .fits import Fit, Fitted, Learning
+from .base import PositiveInt, Rate, Seed
+from .fits import Fit, Fitted, LearningPage, undiverged
 
 
-class BatchSizes(Learning, Page):
+class BatchSizes(LearningPage):
     """SGD at one or several rates, with several batch sizes, from several seeds each (section 4, appendix E)."""
 
     learning_rates: Annotated[list[Rate], Field(min_length=1)]
@@ -40,6 +38,8 @@ class BatchSizes(Learning, Page):
             raise ValueError(f"batch_sizes = {self.batch_sizes}: allowed are sizes that ascend")
         if self.batch_sizes[-1] > self.n_train:
             raise ValueError(f"batch_sizes = {self.batch_sizes}: allowed are 1 to n_train = {self.n_train}")
+        for index, rate in enumerate(self.learning_rates):
+            self.check_changes(rate, f"learning_rates[{index}]")
         self.trainings()
         return self
 
@@ -79,11 +79,13 @@ class BatchRun:
         """One for each seed."""
         return [self.results[rate, size, seed] for seed in self.experiment.seeds]
 
-    def measured(self, rate: Rate, size: int) -> dict[str, Float[np.ndarray, " seeds"]]:
-        """Catapults, test performance (loss or error) and alignment for each seed; an AGOP of zeros has none, NaN."""
-        results = self.of(rate, size)
-        return {
-            "catapults": np.array([float(r.catapults) for r in results]),
-            "test": np.array([r.test for r in results]),
-            "alignment": np.array([r.alignment for r in results]),
-        }
+    def compared(self, rate: Rate, size: int) -> list[Fitted]:
+        """Those of :meth:`of` that did not diverge; none where most did."""
+        every = self.of(rate, size)
+        finite = undiverged(every)
+        return finite if 2 * len(finite) >= len(every) else []
+
+    def left_out(self, rate: Rate) -> dict[int, int]:
+        """How many trainings diverged, by batch size where any did."""
+        counts = {size: sum(r.diverged for r in self.of(rate, size)) for size in self.experiment.batch_sizes}
+        return {size: count for size, count in counts.items() if count}

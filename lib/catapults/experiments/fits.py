@@ -1,5 +1,6 @@
 """One training of section 4, with its test performance and its AGOP; and the strong model that stands for f*."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -8,12 +9,11 @@ from jaxtyping import Float, Int
 from pydantic import Field, field_validator, model_validator
 
 from .. import data, schedules
-from .base import Experiment, ParameterError, Positive, PositiveInt, Rate, Seed, Word
+from .base import Experiment, Page, ParameterError, Positive, PositiveInt, Rate, Seed, Word
 from .network import Architecture, Network
 
 Optimizer = Literal["sgd", "sgd+m", "adadelta", "adagrad", "rmsprop", "adam"]
 CORNER = 10  # rows and columns of an AGOP that are kept (Fig. 26)
-SHOWN = 1000  # points of a curve that are kept: more than a plot can show
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,8 @@ class Fitted:
     diverged: bool
     test_loss: float  # at the best weights
     test_error: float  # NaN for regression
+    test_variance: float  # of the test targets: the loss of the best constant
+    linear_test_loss: float  # of the best linear predictor on the training set; NaN for classes
     alignment: float  # of the AGOP on the training inputs, at the best weights, with the EGOP
     corner: Float[np.ndarray, "10 10"]  # of this AGOP
     true_corner: Float[np.ndarray, "10 10"]  # of the EGOP
@@ -106,6 +108,16 @@ class Fitted:
     def validation(self) -> Float[np.ndarray, " e"]:
         """The same on the validation set, over the evaluations."""
         return self.validation_loss if self.measure == "loss" else self.validation_error
+
+    @property
+    def best_validation(self) -> float:
+        """That of the weights that are tested."""
+        return float(self.validation[self.best])
+
+
+def undiverged(results: Iterable[Fitted]) -> list[Fitted]:
+    """Those that did not diverge: only these are compared with each other."""
+    return [result for result in results if not result.diverged]
 
 
 class Learning(Network):
@@ -137,7 +149,7 @@ class Learning(Network):
             try:
                 StrongModel.create(**self._of_strong_model())
             except ParameterError as error:
-                raise ValueError(f"strong: {error}") from None
+                raise ValueError("\n".join(f"strong: {line}" for line in str(error).splitlines())) from None
         return self
 
     def _of_strong_model(self) -> dict[str, Any]:
@@ -164,6 +176,20 @@ class Learning(Network):
         }
         return Fit.create(**own | plain | values)
 
+    def check_changes(self, rate: Rate, parameter: str) -> None:
+        """Raise ``ValueError``, as for a value of ``parameter``, unless the rate changes within the steps only."""
+        if schedules.parse(rate).last >= self.steps:
+            raise ValueError(f"{parameter} = {rate!r}: allowed are changes before {self.steps}")
+
+
+class LearningPage(Learning, Page):
+    """A page of section 4."""
+
+    def experiments(self) -> list[Experiment]:
+        """The strong model, where one stands for the true function, and the trainings of every seed."""
+        strong = self.strong_model()
+        return [*([] if strong is None else [strong]), *super().experiments()]
+
 
 class Fit(Learning, Experiment):
     """One training, from the initial weights to the test at the best validation."""
@@ -188,8 +214,7 @@ class Fit(Learning, Experiment):
     def _fits(self) -> "Fit":
         if self.batch_size > self.n_train:
             raise ValueError(f"batch_size = {self.batch_size}: allowed are 1 to n_train = {self.n_train}")
-        if schedules.parse(self.learning_rate).last >= self.steps:
-            raise ValueError(f"learning_rate = {self.learning_rate!r}: allowed are changes before {self.steps}")
+        self.check_changes(self.learning_rate, "learning_rate")
         return self
 
     @property
@@ -203,22 +228,3 @@ class Fit(Learning, Experiment):
     def needs(self) -> tuple[Experiment, ...]:
         strong = self.strong_model()
         return () if strong is None else (strong,)
-
-
-def thinned(
-    values: Float[np.ndarray, " T"], other: Float[np.ndarray, " T"], most: int = SHOWN
-) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-    """Positions, and both curves there: of each of ``most`` / 4 stretches the first, the last and both extremes of
-    ``values``, so that no peak is lost."""
-    if len(values) <= most:
-        chosen = np.arange(len(values))
-    else:
-        edges = np.linspace(0, len(values), most // 4 + 1).astype(int)
-        finite = np.nan_to_num(values, nan=0.0)
-        kept = {
-            int(t)
-            for a, b in zip(edges[:-1], edges[1:], strict=True)
-            for t in (a, b - 1, a + finite[a:b].argmin(), a + finite[a:b].argmax())
-        }
-        chosen = np.array(sorted(kept))
-    return chosen, values[chosen], other[chosen]

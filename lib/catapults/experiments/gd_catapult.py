@@ -31,7 +31,7 @@ class GDCatapult(Descending, Page):
 
     def run(self, results: Mapping[str, Measured]) -> "GDRun":
         r = results["catapult"]
-        return GDRun(self, r.source, r.history, r.parameters, r.outputs, r.seconds)
+        return GDRun(self, r.source, r.history, r.parameters, r.outputs)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,6 @@ class GDRun:
     history: History
     parameters: int
     outputs: int
-    seconds: float
 
     @property
     def threshold(self) -> str:
@@ -56,17 +55,17 @@ class GDRun:
         return self.history.tops[-1]
 
     def measured(self, name: str) -> np.ndarray:
-        """A column of the history up to the last step at which there was something to measure."""
+        """A column of the history up to the last state at which there was something to measure."""
         return getattr(self.history, name)[: self.history.measured]
 
     @property
     def learning_rate(self) -> float:
-        return self.history.steps[0].learning_rate
+        return float(self.history.learning_rate[0])
 
     @property
     def critical_learning_rate(self) -> float:
         """n / ||K|| at initialisation (n c / ||K|| for c outputs)."""
-        return self.history.steps[0].critical_learning_rate
+        return float(self.history.critical_learning_rate[0])
 
     @property
     def peak(self) -> int:

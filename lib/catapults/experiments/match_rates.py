@@ -112,8 +112,7 @@ class MatchRates(Page):
         above = [0.0] * len(NETWORKS) + [setting.get(ABOVE, 0.0) for setting in self.search]
         every = [rates(k, least) for k, least in enumerate(above)]
         own = dict(zip(NETWORKS, every[: len(NETWORKS)], strict=True))
-        different = {id(result): result.seconds for result in results.values()}
-        return MatchRun(self, own, every[len(NETWORKS) :], len(different), sum(different.values()))
+        return MatchRun(self, own, every[len(NETWORKS) :])
 
 
 @dataclass(frozen=True)
@@ -128,9 +127,18 @@ class Rates:
 
         NaN where there are too few of them.
         """
-        counted = zip(self.counts[reading], self.runs, strict=True)
-        rates = [100 * m.rate for m, run in counted if m.rises and not run.history.diverged]
+        rates = [100 * m.rate for m in self._counted(reading)]
         return float(np.mean(rates)) if rates else np.nan, float(np.std(rates, ddof=1)) if len(rates) > 1 else np.nan
+
+    def base(self, reading: Reading) -> float:
+        """Of all steps of the same runs, the share with eta > eta_crit(X_batch) in per cent, as the mean over the runs:
+        what the match rate would be if the loss rose at random. NaN where there is no such run."""
+        rates = [100 * m.base for m in self._counted(reading)]
+        return float(np.mean(rates)) if rates else np.nan
+
+    def _counted(self, reading: Reading) -> list[Matches]:
+        counted = zip(self.counts[reading], self.runs, strict=True)
+        return [m for m, run in counted if m.rises and not run.history.diverged]
 
     @property
     def spikes(self) -> list[int]:
@@ -145,5 +153,3 @@ class MatchRun:
     experiment: MatchRates
     networks: dict[str, Rates]
     search: list[Rates]
-    trainings: int
-    seconds: float

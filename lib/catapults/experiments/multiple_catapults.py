@@ -56,7 +56,7 @@ class MultipleCatapults(Network, Page):
     def run(self, results: Mapping[str, Measured]) -> "MultipleRun":
         first = results["paper"]
         phases = (Phase(r.history, r.outputs) for r in results.values())
-        return MultipleRun(self, first.source, *phases, first.parameters, sum(r.seconds for r in results.values()))
+        return MultipleRun(self, first.source, *phases, first.parameters)
 
 
 @dataclass(frozen=True)
@@ -132,4 +132,3 @@ class MultipleRun:
     paper_restart: Phase  # from the start at the rate with which the paper's schedule ends
     our_restart: Phase
     parameters: int
-    seconds: float

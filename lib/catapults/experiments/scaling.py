@@ -13,6 +13,8 @@ from .base import Experiment, Page, Parameters, Positive, PositiveInt, Rate, See
 
 FCN, CNN = "two-layer net", "convolutional net"
 WARM_STEPS = 2  # of our loop that a round times
+ALLOWED_RATIO, ALLOWED_ERROR = 6.5, 1e-3  # our bounds: a step over a plain one at the sizes below, relative differences
+BOUND_SAMPLES, BOUND_WIDTH, BOUND_INPUTS = 5000, 1024, 3072
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,12 @@ class ScalingRun:
         return self.result.compared
 
     @property
-    def seconds(self) -> float:
-        return self.result.seconds
+    def bounded(self) -> "Point | None":
+        """What the bound on the time of a step is for; ``None`` in a run of other sizes."""
+        e = self.experiment
+        if (e.width, e.input_dim) != (BOUND_WIDTH, BOUND_INPUTS) or BOUND_SAMPLES not in e.samples:
+            return None
+        return self.points[FCN][e.samples.index(BOUND_SAMPLES)]
 
     @property
     def points(self) -> Mapping[str, list[Point]]:

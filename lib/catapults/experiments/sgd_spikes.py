@@ -17,6 +17,7 @@ from .network import threshold
 from .stochastic import Sampling, StochasticDescent
 
 Reading = Literal["batch", "whole"]
+READINGS: dict[Reading, str] = {"whole": "the loss of the whole training set", "batch": "the batch's own loss"}
 
 
 class SGDSpikes(Sampling, Page):
@@ -63,7 +64,6 @@ class SGDSpikes(Sampling, Page):
             r.input_norms,
             r.parameters,
             r.outputs,
-            sum(one.seconds for one in results.values()),
         )
 
 
@@ -84,6 +84,12 @@ class Matches:
     def rate(self) -> float:
         """Table 2's match rate: of the steps on which the loss rises, the share with eta > eta_crit(X_batch)."""
         return self.hits / self.rises if self.rises else np.nan
+
+    @property
+    def base(self) -> float:
+        """Of all steps, the share with eta > eta_crit(X_batch): the match rate of rises that come at random."""
+        steps = self.hits + self.misses + self.false_alarms + self.quiet
+        return (self.hits + self.false_alarms) / steps if steps else np.nan
 
 
 def matches(history: History, reading: Reading, above: float = 0.0) -> Matches:
@@ -113,7 +119,6 @@ class SGDRun:
     input_norms: Float[np.ndarray, " n"]
     parameters: int
     outputs: int
-    seconds: float
 
     @property
     def threshold(self) -> str:
@@ -160,6 +165,15 @@ class SGDRun:
     @property
     def hessian(self) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
         """The batches' critical rates by the Hessian, and by the kernel, where both are known (Fig. 12)."""
+        h, there = self.history, self._both
+        return h.batch_hessian_critical_learning_rate[there], h.batch_critical_learning_rate[there]
+
+    @property
+    def hessian_exceeds(self) -> Bool[np.ndarray, " k"]:
+        """Whether the rate exceeds the batch's critical one, at the steps of ``hessian``."""
+        return self.history.exceeds[self._both]
+
+    @property
+    def _both(self) -> Bool[np.ndarray, " T"]:
         exact, kernel = self.history.batch_hessian_critical_learning_rate, self.history.batch_critical_learning_rate
-        there = np.isfinite(exact) & np.isfinite(kernel)
-        return exact[there], kernel[there]
+        return np.isfinite(exact) & np.isfinite(kernel)

@@ -1,9 +1,11 @@
 """Figures of section 4: catapults, test performance and the AGOP."""
 
+import itertools
 import math
+from collections.abc import Iterable, Mapping
 
+import matplotlib.style
 import numpy as np
-from jaxtyping import Float, Int
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -12,42 +14,44 @@ from ..display import Figure, number
 from ..experiments.agop_gd import RaisedRun
 from ..experiments.agop_optimizers import TITLES, OptimizerRun
 from ..experiments.agop_sgd import BatchRun
-from ..experiments.learning import Trained, mean_and_deviation, performance_name, performances
+from ..experiments.base import Rate
+from ..experiments.fits import Fitted, undiverged
+from ..paper.measurements import ALIGNMENT, STEPS_ABOVE, Measurement, mean_and_deviation, performance
 from .base import INK, REST, TOP, TOTAL, canvas, plain_numbers
 
-_MARKERS = "osv^D*P"
+_SHAPES = "os^Dv*x+ph8"
+_COLOURS = matplotlib.style.library["seaborn-v0_8-colorblind"]["axes.prop_cycle"].by_key()["color"]
 
 
 def catapults(run: RaisedRun) -> Figure:
     """Test performance and alignment against the number of catapults (Figs. 8, 25, 27, 28)."""
-    dataset = run.experiment.dataset
-    counts = [r.spikes for r in run.raised]
-    panels = {
-        performance_name(dataset): ([*performances(run.raised, dataset)], TOP, "o"),
-        "AGOP alignment": ([r.alignment for r in run.raised], REST, "v"),
-    }
+    compared = undiverged(run.raised)
+    counts = [result.spikes for result in compared]
+    test, small = performance(run.experiment.measure), run.small
+    panels = {test.title: (test, TOP, "o"), "AGOP alignment": (ALIGNMENT, REST, "v")}
+    listed = []
     with canvas("catapults", height=4.2) as (figure, save):
-        for axes, (title, (values, colour, marker)) in zip(
+        for axes, (title, (measurement, colour, marker)) in zip(
             figure.subplots(2, sharex=True), panels.items(), strict=True
         ):
+            values = [measurement.of(result) for result in compared]
             axes.plot(counts, values, color=colour, marker=marker, linestyle="", markersize=8)
-            if run.small is not None:
-                of_small = run.small.alignment if title == "AGOP alignment" else performances([run.small], dataset)[0]
-                axes.axhline(of_small, color=INK, linestyle=":", label="small initialisation")
+            if small is not None and not small.diverged:
+                axes.axhline(measurement.of(small), color=INK, linestyle=":", label="small initialisation")
                 axes.legend()
             axes.set(ylabel=title)
+            pairs = zip(values, counts, strict=True)
+            listed.append(f"{title}: {', '.join(f'{_number(v)} ({c})' for v, c in pairs) or 'none'}")
         axes.set(xlabel="catapults", ylim=(0, 1.05))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    listed = [
-        f"{title}: " + ", ".join(f"{_number(v)} ({c})" for c, v in zip(counts, values, strict=True))
-        for title, (values, _, _) in panels.items()
-    ]
-    small = " Dotted: from the small initialisation (Fig. 25)." if run.small is not None else ""
-    return save(
-        "Test performance and AGOP alignment at the best validation against the number of catapults, a mark "
-        f"for each training (drawn like the paper's Fig. 8).{small}",
-        f"Two plots of marks above each other. By number of catapults, {'; '.join(listed)}.",
+    caption = (
+        "Test performance and AGOP alignment at the best validation against the number of catapults, a mark for each "
+        f"training (drawn like the paper's Fig. 8).{_left_out(run.raised)}"
     )
+    if small is not None:
+        end = "The training from the small initialisation diverges"
+        caption += f" {end if small.diverged else 'Dotted: from the small initialisation (Fig. 25)'}."
+    return save(caption, f"Two plots of marks above each other. By number of catapults, {'; '.join(listed)}.")
 
 
 def validation(run: RaisedRun) -> Figure:
@@ -55,27 +59,25 @@ def validation(run: RaisedRun) -> Figure:
     labelled = {f"{k} raise{'s' * (k != 1)}": result for k, result in enumerate(run.raised)}
     if run.small is not None:
         labelled["small initialisation"] = run.small
-    return _validation(
-        labelled, run.experiment.dataset, "Each line is a training with another number of raises of the rate."
-    )
+    return _validation(labelled, "Each line is a training with another number of raises of the rate.")
 
 
 def rates(run: RaisedRun) -> Figure | None:
-    """Training loss and learning rate of the training with most raises; ``None`` where it took no step."""
+    """Training loss and learning rate of the training with the most raises; ``None`` where it took no step."""
     result = run.raised[-1]
-    if not len(result.batch_loss):
+    if not result.steps:
         return None
     with canvas("rates", height=4.2) as (figure, save):
         above, below = figure.subplots(2, sharex=True)
-        above.plot(result.batch_loss, color=TOTAL, marker="")
+        above.plot(result.curve, result.loss, color=TOTAL, marker="")
         above.set(yscale="log", ylabel="training loss")
-        below.step(range(len(result.learning_rate)), result.learning_rate, where="post", color=INK, marker="")
+        below.step(result.curve, result.learning_rate, where="post", color=INK, marker="")
         below.set(yscale="log", ylabel="learning rate", xlabel="iteration")
         for axes in (above, below):
             plain_numbers(axes.yaxis, *axes.get_ylim())
-    loss = result.batch_loss[np.isfinite(result.batch_loss)]
+    loss = result.loss[np.isfinite(result.loss)]
     return save(
-        "Training loss and learning rate of the training with most raises.",
+        "Training loss and learning rate of the training with the most raises.",
         f"Two lines over the iterations, logarithmic axes. The loss starts at {number(loss[0])}, is at most "
         f"{number(loss.max())} and ends at {number(loss[-1])}; the learning rate goes from "
         f"{number(result.learning_rate[0])} to {number(result.learning_rate[-1])}, at most "
@@ -87,7 +89,7 @@ def pictures(run: RaisedRun) -> Figure | None:
     """The first rows and columns of the AGOP as pictures (Fig. 26); ``None`` for images, of which they show nothing."""
     if run.experiment.strong is not None:
         return None
-    most = max(run.raised, key=lambda r: r.spikes)
+    most = max(undiverged(run.raised) or run.raised, key=lambda r: r.spikes)
     results = {f"catapults: {result.spikes}": result for result in (run.raised[0], most)}
     if run.small is not None:
         results["small initialisation"] = run.small
@@ -108,39 +110,46 @@ def pictures(run: RaisedRun) -> Figure | None:
 
 
 def batch_sizes(run: BatchRun) -> Figure:
-    """Catapults, test performance and alignment against the batch size (Figs. 9, 10, 29, 32)."""
+    """Steps above the critical rate, test performance and alignment against the batch size (Figs. 9, 10, 29, 32)."""
     e = run.experiment
-    title = performance_name(e.dataset)
-    panels = {"catapults": "catapults", "test": title, "alignment": "AGOP alignment"}
+    test = performance(e.measure)
+    panels = {"steps above": STEPS_ABOVE, test.title: test, "AGOP alignment": ALIGNMENT}
     words = []
     with canvas("batch-sizes", height=6.0) as (figure, save):
-        for axes, (what, label) in zip(figure.subplots(3, sharex=True), panels.items(), strict=True):
-            for rate, colour, marker in zip(e.learning_rates, (TOP, REST), "ov", strict=False):
-                means, deviations = zip(
-                    *(mean_and_deviation(run.measured(rate, size)[what]) for size in e.batch_sizes), strict=True
-                )
-                bars = [0.0 if math.isnan(d) else d for d in deviations]
+        for axes, (label, measurement) in zip(figure.subplots(3, sharex=True), panels.items(), strict=True):
+            styles = marks(list(map(str, e.learning_rates))).values()
+            for index, (rate, (shape, colour)) in enumerate(zip(e.learning_rates, styles, strict=True)):
+                style = {"marker": shape, "color": colour, "linestyle": ("-", "--", "-.", ":")[index % 4]}
                 name = f"η = {str(rate).replace('eta_crit', 'η_crit')}"
-                axes.errorbar(e.batch_sizes, means, bars, color=colour, marker=marker, capsize=3, label=name)
-                words.append(
-                    f"{label} at {name}: "
-                    + ", ".join(f"{_number(m)} ({s})" for m, s in zip(means, e.batch_sizes, strict=True))
-                )
+                words.append(f"{label} at {name}: {_means(axes, run, rate, measurement, label=name, **style)}")
             axes.set(ylabel=label, xscale="log")
         figure.axes[0].set_yscale("symlog", linthresh=1)
         figure.axes[0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         figure.axes[0].margins(y=0.1)
-        figure.axes[0].set_ylim(bottom=0)
+        figure.axes[0].set_ylim(bottom=-0.2)  # marks at 0 are whole
         if len(e.learning_rates) > 1:
             figure.axes[1].legend()
         figure.axes[2].set(xlabel="batch size", xticks=e.batch_sizes, xticklabels=map(str, e.batch_sizes))
         figure.axes[2].minorticks_off()
     spread = f"Mean and standard deviation over {len(e.seeds)} seeds" if len(e.seeds) > 1 else "One seed"
+    most = any(not run.compared(rate, size) for rate in e.learning_rates for size in e.batch_sizes)
     return save(
-        f"Number of catapults, {title} and AGOP alignment at the best validation, by batch size (drawn like the "
-        f"paper's Fig. 9). {spread}.",
+        f"Steps above the batch's critical rate until the best validation, which the paper counts as catapults, "
+        f"{test.title} and AGOP alignment, by batch size (drawn like the paper's Fig. 9). {spread}."
+        f"{_left_out(run.results.values(), ', and all of a batch size of which most do' if most else '')}",
         f"Three plots above each other over the batch size, with error bars. {'; '.join(words)}.",
     )
+
+
+def _means(axes: Axes, run: BatchRun, rate: Rate, measurement: Measurement, **style: str) -> str:
+    """Draw a measurement's means over the seeds by batch size; their numbers in words."""
+    sizes = run.experiment.batch_sizes
+    compared = [run.compared(rate, size) for size in sizes]
+    values = [mean_and_deviation(measurement.of(result) for result in results) for results in compared]
+    bars = [0.0 if math.isnan(deviation) else deviation for _, deviation in values]
+    means = [mean for mean, _ in values]
+    axes.errorbar(sizes, means, bars, capsize=3, markersize=8, markerfacecolor="none", **style)
+    return ", ".join(f"{_number(mean)} ({size})" for mean, size in zip(means, sizes, strict=True))
 
 
 def batch_validation(run: BatchRun, small: bool = False) -> Figure | None:
@@ -152,71 +161,72 @@ def batch_validation(run: BatchRun, small: bool = False) -> Figure | None:
     rate = e.learning_rates[-1 if small else 0]
     labelled = {f"batch size {size}": run.of(rate, size)[0] for size in e.batch_sizes}
     note = f"Each line is the first seed's training with another batch size, at η = {rate}.".replace("eta_", "η_")
-    return _validation(labelled, e.dataset, note, "-small" if small else "", log=True)
+    return _validation(labelled, note, "-small" if small else "", log=True)
 
 
 def optimizers(run: OptimizerRun) -> Figure:
-    """Test performance against alignment, a mark for each training (Fig. 11)."""
-    import seaborn as sns  # not before it is needed: it takes a second
+    """Test performance against alignment, a mark for each training (Fig. 11).
 
-    title = performance_name(run.experiment.dataset)
+    Marks are outlines of different shapes, so that those of equal trainings lie in each other and none is hidden.
+    """
+    test = performance(run.experiment.measure)
     words = []
     with canvas("optimizers", height=3.8) as (figure, save):
         axes = figure.subplots()
-        of = [TITLES[name] for name in run.experiment.rates for _ in run.experiment.seeds]
-        measured = {name: run.measured(name) for name in run.experiment.rates}
-        sizes = dict(zip(dict.fromkeys(of), np.geomspace(340, 60, len(measured)), strict=True))  # none hides another
-        sns.scatterplot(
-            x=np.concatenate([values["alignment"] for values in measured.values()]),
-            y=np.concatenate([values["test"] for values in measured.values()]),
-            hue=of,
-            style=of,
-            palette=sns.color_palette("colorblind", len(measured)),
-            markers=list(_MARKERS[: len(measured)]),
-            size=of,
-            sizes=sizes,
-            ax=axes,
-        )
-        for name, values in measured.items():
-            means = [mean_and_deviation(values[what])[0] for what in ("alignment", "test")]
-            words.append(f"{TITLES[name]} {_number(means[0])} and {_number(means[1])}")
-        axes.set(xlabel="AGOP alignment", ylabel=title)
+        for name, (shape, colour) in marks(list(run.experiment.rates)).items():
+            compared = undiverged(run.of(name))
+            x, y = ([measurement.of(result) for result in compared] for measurement in (ALIGNMENT, test))
+            style = {"marker": shape, "linestyle": "", "markersize": 9, "markeredgewidth": 1.6}
+            axes.plot(x, y, markerfacecolor="none", markeredgecolor=colour, label=TITLES[name], **style)
+            words.append(f"{TITLES[name]} {' and '.join(_number(mean_and_deviation(values)[0]) for values in (x, y))}")
+        axes.set(xlabel="AGOP alignment", ylabel=test.title)
         axes.legend(fontsize=9, labelspacing=0.9, loc="center left", bbox_to_anchor=(1, 0.5))
     return save(
-        f"{title.capitalize()} against AGOP alignment, a mark for each optimiser and seed (drawn like the paper's "
-        "Fig. 11).",
-        f"Marks in a plane. Mean alignment and {title}: {'; '.join(words)}.",
+        f"{test.title.capitalize()} against AGOP alignment, a mark for each optimiser and seed (drawn like the paper's "
+        f"Fig. 11).{_left_out(run.results.values())}",
+        f"Marks in a plane. Mean alignment and {test.title}: {'; '.join(words)}.",
     )
 
 
-def _validation(labelled: dict[str, Trained], dataset: str, note: str, suffix: str = "", log: bool = False) -> Figure:
-    title = performance_name(dataset).replace("test", "validation")
+def marks(names: list[str]) -> dict[str, tuple[str, str]]:
+    """A shape and a colour for each, no two of them the same while there are fewer than their product."""
+    pairs = zip(
+        itertools.cycle(_SHAPES), itertools.cycle(_COLOURS), strict=True
+    )  # their numbers have no factor in common
+    return dict(zip(names, pairs, strict=False))
+
+
+def _validation(labelled: Mapping[str, Fitted], note: str, suffix: str = "", log: bool = False) -> Figure:
+    measure = next(iter(labelled.values())).measure
     colours = colormaps["viridis"](np.linspace(0.05, 0.75, len(labelled)))
     words = []
     with canvas(f"validation{suffix}", height=3.6) as (figure, save):
         axes = figure.subplots()
         for index, (label, result) in enumerate(labelled.items()):
-            curve = result.validation_loss if title == "validation loss" else result.validation_error
-            style = ("-", "--", "-.", ":")[index % 4]
-            _line(axes, result.iterations, curve, color=colours[index], linestyle=style, label=label)
-            words.append(f"{label}: from {number(curve[0])} to {number(np.nanmin(curve))} at best")
-        axes.set(xlabel="iteration", ylabel=title)
-        if title == "validation loss":
+            name = label + (" (diverges)" if result.diverged else "")
+            style = {"color": colours[index], "linestyle": ("-", "--", "-.", ":")[index % 4], "label": name}
+            axes.plot(result.evaluated, result.validation, marker="", linewidth=1.7, **style)
+            words.append(f"{name}: from {number(result.validation[0])} to {number(result.best_validation)} at best")
+        axes.set(xlabel="iteration", ylabel=f"validation {measure}")
+        if measure == "loss":
             axes.set_yscale("log")
             plain_numbers(axes.yaxis, *axes.get_ylim())
-        if log and any(len(result.iterations) > 1 for result in labelled.values()):
-            axes.set_xscale("log")  # from the first look after the start on
+        if log and any(len(result.evaluated) > 1 for result in labelled.values()):
+            axes.set_xscale("log")  # from the first evaluation after the start on
             plain_numbers(axes.xaxis, *axes.get_xlim())
         axes.legend(fontsize=9)
     return save(
-        f"{title.capitalize()} along the trainings (drawn like the paper's Figs. 24 and 30). {note}",
+        f"Validation {measure} along the trainings (drawn like the paper's Figs. 24 and 30). {note}",
         f"{len(labelled)} lines over the iterations. {'; '.join(words)}.",
     )
 
 
+def _left_out(results: Iterable[Fitted], others: str = "") -> str:
+    """A sentence on those that diverged, and others; empty where there are none."""
+    every = list(results)
+    count = sum(result.diverged for result in every)
+    return f" Left out: {count} of {len(every)} trainings, which diverge{'s' * (count == 1)}{others}." if count else ""
+
+
 def _number(value: float) -> str:
     return "–" if math.isnan(value) else number(value)
-
-
-def _line(axes: Axes, x: Int[np.ndarray, " e"], y: Float[np.ndarray, " e"], **style) -> None:
-    axes.plot(x, y, marker="", linewidth=1.7, **style)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from ..display import Figure, number
-from ..training import History
+from ..history import History
 
 INK = "#222222"
 _STYLE = {
@@ -41,7 +41,7 @@ TOP, NORM, REST = mpl.style.library["seaborn-v0_8-colorblind"]["axes.prop_cycle"
 @contextmanager
 def canvas(name: str, height: float = 3.0) -> Iterator[tuple[Canvas, object]]:
     """A canvas in the book's style, and the function that turns it into a figure with caption and alternative text."""
-    with mpl.rc_context(_STYLE):
+    with mpl.style.context(["default", _STYLE]):  # whatever the reader's own matplotlibrc asks for, such as LaTeX
         figure = Canvas(figsize=(5.4, height), layout="constrained")
         figure.patch.set_alpha(0)
         svg = io.StringIO()
@@ -102,13 +102,15 @@ def end_of(history: History) -> str:
 
 def unstable(history: History) -> list[np.ndarray]:
     """The iterations with eta > eta_crit, in stretches without a gap."""
-    above = history.iteration[history.learning_rate > history.critical_learning_rate]
-    return np.split(above, np.flatnonzero(np.diff(above) > 1) + 1) if len(above) else []
+    return stretches(history.iteration[history.rate_at_states > history.critical_learning_rate])
+
+
+def stretches(iterations: np.ndarray) -> list[np.ndarray]:
+    """Ascending iterations, cut where there is a gap."""
+    return np.split(iterations, np.flatnonzero(np.diff(iterations) > 1) + 1) if len(iterations) else []
 
 
 def when_unstable(history: History) -> str:
     """The same in words, for an alternative text."""
-    stretches = ", ".join(f"{s[0]} to {s[-1]}" if len(s) > 1 else str(s[0]) for s in unstable(history))
-    return (
-        f"The learning rate exceeds the critical one at {f'iterations {stretches}' if stretches else 'no iteration'}."
-    )
+    every = ", ".join(f"{s[0]} to {s[-1]}" if len(s) > 1 else str(s[0]) for s in unstable(history))
+    return f"The learning rate exceeds the critical one at {f'iterations {every}' if every else 'no iteration'}."

@@ -4,7 +4,7 @@ from matplotlib.axes import Axes
 
 from ..display import Figure, number
 from ..experiments.multiple_catapults import MultipleRun, Phase
-from ..training import History
+from ..history import History
 from .base import INK, NORM, REST, SHADED, TOP, canvas, draw_split, end_of, finish, when_unstable
 
 _RATES = "Triangles: the iterations at which another rate is set."
@@ -18,7 +18,7 @@ def loss_and_norm(phase: Phase, name: str, whose: str) -> Figure:
         above.plot(h.iteration, h.loss, color=TOP, markersize=4)
         above.set(ylabel="training loss")
         below.plot(h.iteration, h.kernel_norm, color=NORM, markersize=4)
-        line = h.kernel_norm * h.critical_learning_rate / h.learning_rate
+        line = h.kernel_norm * h.critical_learning_rate / h.rate_at_states
         below.step(h.iteration, line, where="mid", color=INK, linewidth=1, linestyle=":", marker="")
         name_of_line = phase.threshold.replace("‖K‖", "η")
         below.text(1.01, line[h.measured - 1], name_of_line, transform=below.get_yaxis_transform(), va="center")

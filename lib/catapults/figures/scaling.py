@@ -3,9 +3,8 @@
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from ..claims.scaling import RATIO, SAMPLES, allowed_ratio_applies
 from ..display import Figure, number
-from ..experiments.scaling import CNN, FCN, Point, ScalingRun
+from ..experiments.scaling import ALLOWED_RATIO, BOUND_SAMPLES, CNN, FCN, Point, ScalingRun
 from .base import INK, REST, TOP, canvas, plain_numbers
 
 _STYLES = {FCN: {"color": TOP, "linestyle": "-", "marker": "o"}, CNN: {"color": REST, "linestyle": "--", "marker": "s"}}
@@ -14,7 +13,7 @@ _PLAIN = {FCN: "-.", CNN: ":"}
 
 def cost(run: ScalingRun) -> Figure:
     """Our step over a plain step above, the time of both below, over the number of samples."""
-    bounded = allowed_ratio_applies(run)
+    bounded = run.bounded is not None
     with canvas("cost", height=5.6) as (figure, save):
         above, below = figure.subplots(2, sharex=True)
         for name, points in run.points.items():
@@ -27,7 +26,7 @@ def cost(run: ScalingRun) -> Figure:
             thin = style | {"linestyle": _PLAIN[name], "linewidth": 1, "markerfacecolor": "none"}
             below.plot(n, [1e3 * p.plain for p in points], label=f"{name}, plain step", **thin)
         if bounded:
-            above.plot(SAMPLES, RATIO, color=INK, linestyle="", marker="v", label=f"our bound, {FCN}")
+            above.plot(BOUND_SAMPLES, ALLOWED_RATIO, color=INK, linestyle="", marker="v", label=f"our bound, {FCN}")
         above.set(ylabel="our step / plain step")
         below.set(ylabel="ms for a step", xlabel="number of samples n")
         for axes in (above, below):

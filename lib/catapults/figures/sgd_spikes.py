@@ -3,12 +3,16 @@
 import numpy as np
 from matplotlib.axes import Axes
 
+from ..catapult import Spike
 from ..display import Figure, number
 from ..experiments.sgd_spikes import SGDRun
-from ..sgd import SGDHistory
-from .base import INK, NORM, REST, TOP, TOTAL, canvas, log_over_iterations, mathtext, plain_numbers
+from ..history import History
+from .base import INK, NORM, REST, TOP, TOTAL, canvas, log_over_iterations, mathtext, plain_numbers, stretches
 
-_MARKS = "Ticks along the bottom: steps with η > η_crit of the batch."
+_MARKS = "Bar along the bottom: steps with η > η_crit of the batch."
+_CIRCLES = "Circles: the peaks that are counted as spikes."
+_BELOW = 100  # times below the smallest loss a part of it is cut off
+_CUT = "The axis goes down to a hundredth of the smallest loss at most."
 _AROUND = 15  # iterations on either side of the spike that is drawn large
 
 
@@ -31,13 +35,13 @@ def loss_and_norm(run: SGDRun) -> Figure | None:
         return None
     with canvas("norm", height=4.2) as (figure, save):
         above, below = figure.subplots(2, sharex=True)
-        _draw_loss(above, h)
+        _draw_loss(above, h, run.spikes)
         _line(below, h.kernel_norm, color=NORM)
         below.set(ylabel="norm ‖K‖", xlabel="iteration")
         log_over_iterations(below, len(h))
     return save(
         "Training loss and spectral norm of the tangent kernel on the whole training set (drawn like the paper's "
-        f"Fig. 7). {_MARKS}",
+        f"Fig. 7). {_marks(run.spikes)}",
         f"Two line plots over the iterations, logarithmic axes. {_course(run, h)} The norm of the kernel goes from "
         f"{number(norm[0])} to {number(norm[-1])}, between {number(norm.min())} and {number(norm.max())}.",
     )
@@ -55,7 +59,7 @@ def loss_split(run: SGDRun) -> Figure | None:
         axes.set(xlabel="iteration")
     return save(
         f"The training loss (wide grey line) and its two parts: in the top-{s} eigenspace of the tangent kernel of the "
-        f"whole training set (solid) and in the rest (dashed) (drawn like the paper's Fig. 7). {_MARKS}",
+        f"whole training set (solid) and in the rest (dashed) (drawn like the paper's Fig. 7). {_CUT} {_MARKS}",
         f"Three lines over the iterations, logarithmic loss axis. {_course(run, h)} {_course_of_parts(run)}",
     )
 
@@ -77,7 +81,7 @@ def highest_spike(run: SGDRun) -> Figure | None:
     return save(
         f"The highest spike from near: iterations {first} to {last}. Above the loss (wide grey line) and its two "
         f"parts, in the top-{run.experiment.top} eigenspace (solid) and in the rest (dashed); below the norm of the "
-        f"tangent kernel. {_MARKS}",
+        f"tangent kernel. {_CUT} {_MARKS}",
         f"Two plots over iterations {first} to {last}, logarithmic axes. The loss rises from "
         f"{number(h.loss[top.start])} at iteration {top.start} to {number(h.loss[top.peak])} at iteration {top.peak} "
         f"and is {number(h.loss[top.end])} at iteration {top.end}; the norm goes "
@@ -91,7 +95,7 @@ def hessian(run: SGDRun) -> Figure | None:
     exact, kernel = run.hessian
     if not len(exact):
         return None
-    limits = [0.9 * min(exact.min(), kernel.min()), 1.1 * max(exact.max(), kernel.max())]
+    limits = [0.9 * float(min(exact.min(), kernel.min())), 1.1 * float(max(exact.max(), kernel.max()))]
     name = mathtext("b/‖K‖" if run.outputs == 1 else "bc/‖K‖")
     with canvas("hessian", height=3.6) as (figure, save):
         axes = figure.subplots()
@@ -112,8 +116,9 @@ def hessian(run: SGDRun) -> Figure | None:
     )
 
 
-def _critical_rates(run: SGDRun, h: SGDHistory, name: str, where: str) -> Figure:
+def _critical_rates(run: SGDRun, h: History, name: str, where: str) -> Figure:
     steps, batch = np.arange(len(h)), h.batch_critical_learning_rate
+    spikes = run.spikes if h is run.history else run.calm_spikes
     with canvas(name, height=4.2) as (figure, save):
         above, below = figure.subplots(2, sharex=True)
         for these, colour, marker in ((~h.exceeds, REST, "."), (h.exceeds, TOP, "v")):
@@ -122,21 +127,23 @@ def _critical_rates(run: SGDRun, h: SGDHistory, name: str, where: str) -> Figure
         above.text(1.01, h.learning_rate[-1], "η", transform=above.get_yaxis_transform(), va="center")
         above.set(ylabel="critical rate of the batch")
         log_over_iterations(above, len(h))
-        _draw_loss(below, h)
+        _draw_loss(below, h, spikes)
         below.set(xlabel="iteration")
     least = "below it (triangles)" if h.exceeds.any() else "none below it"
     return save(
         f"Above, the critical learning rate of each step's batch{where}, beside the learning rate η (line): {least}. "
         f"Below, the loss on the whole training set (drawn like the paper's Fig. "
-        f"{'5' if run.experiment.batch_size == 1 else '6a'}). {_MARKS}",
+        f"{'5' if run.experiment.batch_size == 1 else '6a'}). {_marks(spikes)}",
         f"Two plots over the iterations, logarithmic axes. Above, dots between {number(batch.min())} and "
         f"{number(batch.max())}; the learning rate, from {number(h.learning_rate.min())} to "
         f"{number(h.learning_rate.max())}, exceeds {int(h.exceeds.sum())} of {len(h)}. {_course(run, h)}",
     )
 
 
-def _draw_loss(axes: Axes, h: SGDHistory) -> None:
+def _draw_loss(axes: Axes, h: History, spikes: list[Spike]) -> None:
     _line(axes, h.loss, color=TOP)
+    if peaks := [spike.peak for spike in spikes]:
+        axes.plot(peaks, h.loss[peaks], color=INK, linestyle="", marker="o", markerfacecolor="none", markersize=8)
     axes.set(ylabel="training loss")
     _mark(axes, h, slice(0, len(h)))
     log_over_iterations(axes, len(h))
@@ -153,6 +160,10 @@ def _draw_split(axes: Axes, run: SGDRun, part: slice = slice(None)) -> None:
     axes.legend()
     first, last, _ = part.indices(len(h) + 1)
     _mark(axes, h, slice(first, last - 1))
+    axes.set_yscale("log")
+    low, lowest = axes.get_ylim()[0], np.nanmin(h.loss[part])
+    if lowest > 0 and low < lowest / _BELOW:
+        axes.set_ylim(bottom=lowest / _BELOW)
     log_over_iterations(axes, last - 1, first)
 
 
@@ -163,16 +174,17 @@ def _line(axes: Axes, values: np.ndarray, part: slice = slice(None), **style) ->
     axes.plot(iterations[there], values[part][there], **({"marker": "", "linewidth": 1.5} | style))
 
 
-def _mark(axes: Axes, h: SGDHistory, part: slice) -> None:
-    exceeding = np.arange(len(h))[part][h.exceeds[part]]
-    if not len(exceeding):
-        return  # a line without points has an extent all the same, which the layout would make room for
-    heights = np.zeros(len(exceeding))
-    style = {"linestyle": "", "marker": "|", "markersize": 9, "markeredgewidth": 0.8, "color": INK}
-    axes.plot(exceeding, heights, transform=axes.get_xaxis_transform(), clip_on=False, **style)
+def _mark(axes: Axes, h: History, part: slice) -> None:
+    """One bar for steps without a gap, since ticks would run together."""
+    for s in stretches(np.arange(len(h))[part][h.exceeds[part]]):
+        axes.axvspan(s[0], s[-1] + 1, ymax=0.025, color=INK, linewidth=0)
 
 
-def _course(run: SGDRun, h: SGDHistory) -> str:
+def _marks(spikes: list[Spike]) -> str:
+    return f"{_MARKS} {_CIRCLES}" if spikes else _MARKS
+
+
+def _course(run: SGDRun, h: History) -> str:
     loss = h.loss[np.isfinite(h.loss)]
     count = len(run.spikes if h is run.history else run.calm_spikes)
     end = "diverges" if h.diverged else f"ends at {number(loss[-1])}"

@@ -1,8 +1,22 @@
-"""What the paper states about an experiment, each statement checked against the run with a stated tolerance.
+"""What the paper states about an experiment, each statement checked against the results with a stated tolerance.
 
-A module for each experiment, to be imported by its name; here is what they share.
+A module for each page's claims, to be imported by its name; here is what they share. Nothing here imports PyTorch.
 """
 
-from .claims import GIVEN, NOT_COMPARED, NOT_REPRODUCED, REPRODUCED, VERDICTS, Claim, Claims
+import importlib
+from collections.abc import Mapping
+from typing import Any
 
-__all__ = ["GIVEN", "NOT_COMPARED", "NOT_REPRODUCED", "REPRODUCED", "VERDICTS", "Claim", "Claims"]
+from ..experiments import Experiment, Page
+from .claims import GIVEN, NOT_COMPARED, NOT_REPRODUCED, REPRODUCED, VERDICTS, Claim, Claims, over_seeds
+
+__all__ = [
+    "GIVEN", "NOT_COMPARED", "NOT_REPRODUCED", "REPRODUCED", "VERDICTS", "Claim", "Claims", "judge", "over_seeds"
+]  # fmt: skip
+
+
+def judge(page: Page, results: Mapping[Experiment, Any]) -> Claims:
+    """What the paper states about what a page shows, judged by the results. A page on no statement of the paper has no
+    claims. Raises ``KeyError`` for a result that is not there."""
+    module = importlib.import_module(f"{__name__}.{type(page).__module__.rpartition('.')[2]}")
+    return module.claims(page.runs(results)) if hasattr(module, "claims") else Claims({})

@@ -1,154 +1,167 @@
 """What the paper states about batch size, catapults, test performance and the AGOP (section 4, appendix E; Table 1)."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..display import Text, number, table
 from ..experiments.agop_sgd import BatchRun
-from ..experiments.learning import Rate, mean_and_deviation, performance_name
-from .claims import Claim, Claims, verdict
-from .correlation import STRONG, decimals, percent_or_loss, plus_minus, signed, spearman, together
+from ..experiments.base import Rate
+from . import quotes
+from .claims import Claim, Claims, over_seeds, verdict
+from .correlation import Order, correlated, follows
+from .measurements import ALIGNMENT, STEPS_ABOVE, Measurement, ends, performance, validation
 
-ALIGNMENT, LOSS = 0.03, 0.1  # tolerances of Table 1
+ALIGNED, AT_LOSS = 0.03, 0.1  # tolerances of Table 1
 
 
-def claims(run: BatchRun, quoted: Mapping[str, Any]) -> Claims:
-    """The claims of section 4 for one run; ``quoted`` holds the paper's Table 1 as ``alignment_5``, ``test_loss_5``."""
-    large = run.experiment.learning_rates[0]
-    every = [result for size in run.experiment.batch_sizes for result in run.of(large, size)]
-    theirs = "smaller batches improve the test performance through the alignment (section 4)"
-    found = {
-        "catapults": _trend(run, large, "catapults", -1),
-        "performance": _trend(run, large, "test", 1),
-        "alignment": _trend(run, large, "alignment", -1),
-        "correlation": together(every, run.experiment.dataset, theirs),
-        "validation": _trend(run, large, "validation", 1),
-    }
-    if len(run.experiment.learning_rates) > 1:
-        found |= {"small_catapults": _no_catapults(run), "small_spread": _spread(run)}
-    for size in run.experiment.batch_sizes:
-        if f"alignment_{size}" in quoted:
-            found[f"table_{size}"] = _table_1(run, large, size, quoted)
-    return Claims(found)
+def claims(runs: Sequence[BatchRun]) -> Claims:
+    """The claims of section 4 and appendix E on each run."""
+    return over_seeds([_claims(run) for run in runs])
 
 
 def batch_table(run: BatchRun) -> Text:
-    """Means and standard deviations over the seeds, for each rate and batch size."""
-    e, loss = run.experiment, _is_loss(run)
+    """Means and standard deviations over the trainings that did not diverge, for each rate and batch size."""
+    e, test = run.experiment, performance(run.experiment.measure)
     rows = []
     for rate in e.learning_rates:
         for size in e.batch_sizes:
-            m = {name: mean_and_deviation(values) for name, values in run.measured(rate, size).items()}
-            results = run.of(rate, size)
+            every, compared = run.of(rate, size), run.compared(rate, size)
+            until = sum(int(r.evaluated[r.best]) for r in compared)
+            share = f"{100 * sum(r.catapults for r in compared) / until:.0f} %" if until else "–"
             rows.append(
                 (
-                    _rate(rate),
+                    written(rate),
                     "GD" if size == e.n_train else str(size),
-                    plus_minus(*m["catapults"], digits=0),
-                    plus_minus(*m["test"], digits=3) if loss else plus_minus(*m["test"], 1, 100, " %"),
-                    plus_minus(*m["alignment"], digits=3),
-                    number(float(np.mean([len(r.batch_loss) for r in results]))),
-                    f"{sum(r.converged for r in results)} of {len(results)}"
-                    + (f", {diverged} diverge" if (diverged := sum(r.diverged for r in results)) else ""),
+                    STEPS_ABOVE.write_mean(compared),
+                    share,
+                    test.write_mean(compared),
+                    ALIGNMENT.write_mean(compared),
+                    number(float(np.mean([r.steps for r in every]))),
+                    ends(every),
                 )
             )
-    title = performance_name(e.dataset)
-    return Text(table(("rate", "batch size", "catapults", title, "alignment", "steps", "converged"), rows))
+    measured = "steps above", "share of steps", test.title, ALIGNMENT.title, "steps", "converged"
+    return Text(table(("rate", "batch size", *measured), rows))
 
 
-def _is_loss(run: BatchRun) -> bool:
-    return performance_name(run.experiment.dataset) == "test loss"
+def table_1(run: BatchRun) -> Text | None:
+    """The paper's Table 1 beside what the run gave; ``None`` where the page is on something else."""
+    large, test = run.experiment.learning_rates[0], performance(run.experiment.measure)
+    rows = []
+    for size, quote in _quoted(run).items():
+        compared = run.compared(large, size)
+        paper = f"{quote.alignment:g}", f"{quote.test_loss:g}"
+        rows.append((str(size), paper[0], ALIGNMENT.write_mean(compared), paper[1], test.write_mean(compared)))
+    header = "batch size", "alignment, paper", "alignment, here", "test loss, paper", "test loss, here"
+    return Text(table(header, rows)) if rows else None
 
 
-def _rate(rate: Rate) -> str:
+def written(rate: Rate) -> str:
+    """A rate as prose has it."""
     return str(rate).replace("eta_crit", "η_crit")
 
 
-def _means(run: BatchRun, rate: Rate, what: str) -> list[float]:
-    if what == "validation":
-        field = "validation_loss" if _is_loss(run) else "validation_error"
-        return [
-            float(np.mean([getattr(r, field)[r.best] for r in run.of(rate, s)])) for s in run.experiment.batch_sizes
-        ]
-    return [mean_and_deviation(run.measured(rate, size)[what])[0] for size in run.experiment.batch_sizes]
+def _claims(run: BatchRun) -> Claims:
+    e, large = run.experiment, run.experiment.learning_rates[0]
+    test, valid = performance(e.measure), validation(e.measure)
+    across = "across all tasks (section 4, Fig. 9)"
+    theirs = "smaller batches improve the test performance through the alignment (section 4)"
+    compared = [result for size in e.batch_sizes for result in run.compared(large, size)]
+    found = {
+        "catapults": _trend(run, STEPS_ABOVE, True, f"{across}, as the number of catapults"),
+        "performance": _trend(run, test, False, across),
+        "alignment": _trend(run, ALIGNMENT, True, across),
+        "correlation": correlated(compared, test, theirs, left_out(run, large)),
+        "validation": _trend(run, valid, False, "as the test performance (Figs. 30, 31)", "figure 30", "figure 31"),
+    }
+    if len(e.learning_rates) > 1:
+        found |= {"small_catapults": _none_above(run), "small_spread": _spread(run)}
+    found |= {f"table_{size}": _in_table_1(run, size, quote) for size, quote in _quoted(run).items()}
+    return Claims(found)
 
 
-def _trend(run: BatchRun, rate: Rate, what: str, sign: int) -> Claim:
-    """Whether a mean over the seeds goes with the batch size: ``sign`` +1 up, -1 down."""
-    sizes, values = run.experiment.batch_sizes, _means(run, rate, what)
-    rank = spearman(sizes, values) if len(sizes) > 2 else math.nan
-    performance = performance_name(run.experiment.dataset)
-    title = {
-        "catapults": "number of catapults",
-        "test": performance,
-        "validation": performance.replace("test", "best validation"),
-    }.get(what, what)
-    better = "falls" if sign > 0 else "grows"
-    write = {
-        "catapults": lambda v: f"{v:.0f}",
-        "alignment": lambda v: decimals(v, 3),
-    }.get(what, lambda v: percent_or_loss(v, _is_loss(run)))
-    listed = ", ".join(f"{write(value)} ({size})" for size, value in zip(sizes, values, strict=True))
-    change = values[-1] - values[0]
-    holds = None if math.isnan(rank + change) else sign * rank >= STRONG and sign * change > 0
-    return Claim(
-        f"the {title} {better} as batches get smaller",
-        "as the test performance (Figs. 30, 31)" if what == "validation" else "across all tasks (section 4, Fig. 9)",
-        f"{listed}; rank correlation with the batch size {signed(rank)}",
-        f"Spearman's rank correlation of batch size and mean at least {STRONG:g} in size, with the paper's sign",
-        verdict(holds),
-        f"At the rate {_rate(rate)} the {title} by batch size is {listed}.",
-        ("figure 30", "figure 31") if what == "validation" else (),
-    )
+def left_out(run: BatchRun, rate: Rate) -> str:
+    """A note on the trainings that diverge; empty where there are none."""
+    seeds = len(run.experiment.seeds)
+    notes = [
+        f"{count} of {seeds} trainings at batch size {size}"
+        + ("" if run.compared(rate, size) else ", which is not compared")
+        for size, count in run.left_out(rate).items()
+    ]
+    return f"left out, as they diverge at the rate {written(rate)}: {'; '.join(notes)}" if notes else ""
 
 
-def _no_catapults(run: BatchRun) -> Claim:
+def _sizes(run: BatchRun, *rates: Rate) -> list[int]:
+    """The batch sizes that can be compared at these rates."""
+    return [size for size in run.experiment.batch_sizes if all(run.compared(rate, size) for rate in rates)]
+
+
+def _trend(run: BatchRun, measurement: Measurement, grows: bool, paper: str, *shown_in: str) -> Claim:
+    """Whether a mean over the seeds goes with the batch size, at the large rate."""
+    rate = run.experiment.learning_rates[0]
+    sizes = _sizes(run, rate)
+    beginning = f"at the rate {written(rate)} "
+    order = Order("batch size", "as batches get smaller", -1, sizes, beginning, left_out(run, rate))
+    values = [measurement.mean(run.compared(rate, size)) for size in sizes]
+    return follows(measurement, grows, order, values, paper, *shown_in)
+
+
+def _none_above(run: BatchRun) -> Claim:
     small = run.experiment.learning_rates[-1]
-    counts = _means(run, small, "catapults")
+    most = max(float(result.catapults) for size in run.experiment.batch_sizes for result in run.of(small, size))
     return Claim(
-        "at the small rate there are no catapults",
-        "none for any batch size (section 4)",
-        f"at most {number(max(counts))} for a batch size",
+        "at the small rate no step is above the batch's critical rate",
+        "no catapults for any batch size (section 4)",
+        "in no training" if most == 0 else f"up to {number(most)} in a training",
         "none",
-        verdict(max(counts) == 0),
-        f"At the rate {_rate(small)} the largest mean number of catapults of a batch size is {number(max(counts))}.",
+        verdict(most == 0),
+        f"At the rate {written(small)} {f'up to {number(most)}' if most else 'none'} of a training's steps are above "
+        "the batch's critical rate.",
         ("figure 10", "figure 34"),
     )
 
 
 def _spread(run: BatchRun) -> Claim:
-    large, small = run.experiment.learning_rates[0], run.experiment.learning_rates[-1]
-    spreads = [float(np.ptp(_means(run, rate, "test"))) for rate in (large, small)]
-    words = [percent_or_loss(spread, _is_loss(run)) for spread in spreads]
-    title = performance_name(run.experiment.dataset)
+    """Over the batch sizes that can be compared at both rates."""
+    rates = run.experiment.learning_rates[0], run.experiment.learning_rates[-1]
+    sizes, test = _sizes(run, *rates), performance(run.experiment.measure)
+    means = [[test.mean(run.compared(rate, size)) for size in sizes] for rate in rates]
+    large, small = (float(np.ptp(values)) if len(sizes) > 1 else math.nan for values in means)
+    note = "".join(f"; {note}" for rate in rates if (note := left_out(run, rate)))
     return Claim(
-        f"at the small rate the batch size has little effect on the {title}",
+        f"at the small rate the batch size has little effect on the {test.title}",
         "little (section 4, Figs. 10, 34)",
-        f"means over the batch sizes differ by {words[1]}; at the large rate by {words[0]}",
+        f"means over the batch sizes differ by {test.write(small)}; at the large rate by {test.write(large)}{note}",
         "at most half as much as at the large rate",
-        verdict(spreads[1] <= spreads[0] / 2),
-        f"Between the batch sizes the mean {title} differs by {words[0]} at the rate {_rate(large)} and by {words[1]} "
-        f"at {_rate(small)}.",
+        verdict(None if math.isnan(large + small) else small <= large / 2),
+        f"Between the batch sizes the mean {test.title} differs by {test.write(large)} at the rate {written(rates[0])} "
+        f"and by {test.write(small)} at {written(rates[1])}{note}.",
         ("figure 10", "figure 34"),
     )
 
 
-def _table_1(run: BatchRun, rate: Rate, size: int, quoted: Mapping[str, Any]) -> Claim:
-    measured = {name: mean_and_deviation(values) for name, values in run.measured(rate, size).items()}
-    theirs = quoted[f"alignment_{size}"], quoted[f"test_loss_{size}"]
-    ours = measured["alignment"][0], measured["test"][0]
-    of_paper = all(getattr(run.experiment, name) == value for name, value in quoted.get("settings", {}).items())
-    meets = abs(ours[0] - theirs[0]) <= ALIGNMENT and abs(ours[1] - theirs[1]) <= LOSS
-    values = f"{plus_minus(*measured['alignment'], digits=3)} and {plus_minus(*measured['test'], digits=3)}"
+def _quoted(run: BatchRun) -> dict[int, quotes.Aligned]:
+    """What Table 1 has on the run's batch sizes."""
+    sizes = run.experiment.batch_sizes
+    return {size: quote for size, quote in quotes.table_1(run.experiment).items() if size in sizes}
+
+
+def _in_table_1(run: BatchRun, size: int, quote: quotes.Aligned) -> Claim:
+    compared = run.compared(run.experiment.learning_rates[0], size)
+    test = performance(run.experiment.measure)
+    off = ALIGNMENT.mean(compared) - quote.alignment, test.mean(compared) - quote.test_loss
+    ours = f"{ALIGNMENT.write_mean(compared)} and {test.write_mean(compared)}"
+    theirs = f"{quote.alignment:g} and {quote.test_loss:g}"
+    elsewhere = quote.elsewhere(run.experiment)
     return Claim(
         f"alignment and test loss at batch size {size}",
-        f"{theirs[0]:g} and {theirs[1]:g} (Table 1)",
-        values,
-        f"{ALIGNMENT:g} and {LOSS:g}; only at the paper's sizes",
-        verdict(meets if of_paper and not math.isnan(sum(ours)) else None),
-        f"At batch size {size} alignment and test loss are {values}; Table 1 has {theirs[0]:g} and {theirs[1]:g}.",
+        f"{theirs} (Table 1)",
+        ours,
+        f"{ALIGNED:g} and {AT_LOSS:g}; only at the paper's sizes",
+        verdict(None if elsewhere or math.isnan(sum(off)) else abs(off[0]) <= ALIGNED and abs(off[1]) <= AT_LOSS),
+        f"At batch size {size} alignment and test loss are {ours}; Table 1 has {theirs}"
+        f"{f', with {elsewhere}' if elsewhere else ''}.",
         ("table 1",),
     )

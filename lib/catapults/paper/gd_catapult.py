@@ -1,26 +1,28 @@
 """What the paper states about catapults in full-batch gradient descent."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..display import number
 from ..experiments.gd_catapult import GDRun
 from ..schedules import LearningRate
-from .claims import GIVEN, NOT_COMPARED, NOT_REPRODUCED, Claim, Claims, verdict
+from . import quotes
+from .claims import GIVEN, NOT_COMPARED, NOT_REPRODUCED, Claim, Claims, over_seeds, verdict
+from .quotes import CriticalRate
 
 
-def claims(run: GDRun, quoted: Mapping[str, Any]) -> Claims:
-    """The claims of sections 2 and 3.1 for one run.
+def claims(runs: Sequence[GDRun]) -> Claims:
+    """The claims of sections 2 and 3.1 for runs from one or several seeds. What the paper quotes for other settings is
+    not compared."""
+    return over_seeds([_of_one_seed(run, quotes.critical_rate(run.experiment)) for run in runs])
 
-    ``quoted`` holds what the paper quotes: ``critical_learning_rate``, ``learning_rate``, and under ``settings`` the
-    parameters they belong to. Values of a run with other settings are not compared.
-    """
+
+def _of_one_seed(run: GDRun, quote: CriticalRate | None) -> Claims:
     return Claims(
         {
-            "rate": _rate(run, quoted),
+            "rate": _rate(run, quote),
             "spike": _spike(run),
             "norm": _norm(run),
             "top": _top(run),
@@ -28,19 +30,19 @@ def claims(run: GDRun, quoted: Mapping[str, Any]) -> Claims:
             "few": _few(run),
             "hessian": _hessian(run),
             "hessian_along": _hessian_along(run),
-            "value": _value(run, quoted),
+            "value": _value(run, quote),
         }
-        | ({"average": _average(run, quoted)} if run.outputs > 1 else {})
+        | ({"average": _average(run, quote)} if run.outputs > 1 else {})
     )
 
 
-def _rate(run: GDRun, quoted: Mapping[str, Any]) -> Claim:
+def _rate(run: GDRun, quote: CriticalRate | None) -> Claim:
     eta, critical = run.learning_rate, run.critical_learning_rate
     relative = LearningRate.parse(run.experiment.learning_rate).relative
     theirs = "η > η_crit (section 2)"
-    if {"learning_rate", "critical_learning_rate"} <= quoted.keys():
-        rate, threshold = quoted["learning_rate"], quoted["critical_learning_rate"]
-        theirs = f"{number(rate)} > {number(threshold)} ({number(rate / threshold)} times)"
+    if quote is not None:
+        rate, threshold = quote.learning_rate, quote.critical_learning_rate
+        theirs = f"{number(rate)} > {number(threshold)} ({number(rate / threshold)} times; {quote.where})"
     return Claim(
         "the learning rate exceeds the critical one",
         theirs,
@@ -157,7 +159,7 @@ def _rest(run: GDRun) -> Claim:
 
 
 def _few(run: GDRun) -> Claim:
-    most, allowed = int(run.history.unstable_directions.max()), 10 * run.outputs
+    most, allowed = int(np.nanmax(run.measured("unstable_directions"))), 10 * run.outputs
     return Claim(
         "a few eigendirections are unstable",
         "only the top few; s is at most 10 (remark 1)" + (", for each output" if run.outputs > 1 else ""),
@@ -219,10 +221,11 @@ def _hessian_along(run: GDRun) -> Claim:
     )
 
 
-def _average(run: GDRun, quoted: Mapping[str, Any]) -> Claim:
+def _average(run: GDRun, quote: CriticalRate | None) -> Claim:
     """Which average the paper's loss takes over several outputs, which it does not say."""
     both, samples = run.critical_learning_rate, run.critical_learning_rate / run.outputs
-    theirs = None if _other_settings(run, quoted) else quoted.get("critical_learning_rate")
+    compared = quote is not None and not quote.differences(run.experiment)
+    theirs = quote.critical_learning_rate if compared else None
     nearer = theirs is not None and abs(math.log(theirs / both)) < abs(math.log(theirs / samples))
     said = (
         ""
@@ -240,34 +243,28 @@ def _average(run: GDRun, quoted: Mapping[str, Any]) -> Claim:
     )
 
 
-def _value(run: GDRun, quoted: Mapping[str, Any]) -> Claim:
-    theirs, ours = quoted.get("critical_learning_rate"), run.critical_learning_rate
-    other = _other_settings(run, quoted)
-    if theirs is None:
+def _value(run: GDRun, quote: CriticalRate | None) -> Claim:
+    theirs, ours = quote and quote.critical_learning_rate, run.critical_learning_rate
+    other = "" if quote is None else quote.elsewhere(run.experiment)
+    if quote is None:
         found, course = NOT_COMPARED, "The paper quotes no critical rate for these parameters."
     elif other:
         found = NOT_COMPARED
         course = (
-            f"The paper quotes the critical rate {number(theirs)}, ours is {number(ours)}; but it is for other "
-            "settings: " + ", ".join(f"{name} = {b!r} there, {a!r} here" for name, (a, b) in other.items()) + "."
+            f"The paper quotes the critical rate {number(theirs)} ({quote.where}), ours is {number(ours)}. The paper's "
+            f"is for other settings: {other}."
         )
     else:
         found = GIVEN if 0.5 <= ours / theirs <= 2 else NOT_REPRODUCED
-        course = f"The paper quotes the critical rate {number(theirs)}; ours is {number(ours / theirs)} times that."
+        course = (
+            f"The paper quotes the critical rate {number(theirs)} ({quote.where}); ours is "
+            f"{number(ours / theirs)} times that."
+        )
     return Claim(
         "the critical learning rate at initialisation",
-        "none quoted" if theirs is None else number(theirs),
+        "none quoted" if quote is None else f"{number(theirs)} ({quote.where})",
         number(ours),
         "other settings" if other else "factor 2; no evidence, since the gain was chosen to come near",
         found,
         course,
     )
-
-
-def _other_settings(run: GDRun, quoted: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Parameters in which the run differs from what is quoted: name -> (ours, theirs)."""
-    return {
-        name: (getattr(run.experiment, name), value)
-        for name, value in quoted.get("settings", {}).items()
-        if getattr(run.experiment, name) != value
-    }

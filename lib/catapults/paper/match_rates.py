@@ -1,62 +1,70 @@
 """What the paper states about how often the loss rises where the rate exceeds the batch's critical one (Table 2)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..display import Text, number, table
 from ..experiments.match_rates import ABOVE, NETWORK, NETWORKS, MatchRun, Rates
-from .claims import Claim, Claims, verdict
-from .sgd_spikes import READINGS
+from ..experiments.sgd_spikes import READINGS, Reading
+from . import quotes
+from .claims import Claim, Claims, over_seeds, verdict
+from .quotes import MatchRate
 
 POINTS = 5.0  # percentage points that our mean may lie below the paper's
 
 
-def claims(run: MatchRun, quoted: Mapping[str, Any]) -> Claims:
-    """Table 2's three rows, which count the total training loss; and the same by the loss of the step's batch.
+def claims(runs: Sequence[MatchRun]) -> Claims:
+    """Table 2's three rows, which count the total training loss; and the same by the loss of the step's batch."""
+    return over_seeds([_of_one_run(run) for run in runs])
 
-    ``quoted`` may hold the paper's mean and standard deviation in per cent, ``fcn`` and ``fcn_deviation`` and so on.
-    """
+
+def _of_one_run(run: MatchRun) -> Claims:
+    quoted = quotes.match_rates(run.experiment)
     return Claims(
         {
-            f"{name}_{reading}": _rate(NETWORKS[name], rates, reading, _quoted(quoted if counts else {}, name))
+            f"{name}_{reading}": _rate(NETWORKS[name], rates, reading, quoted.get(name) if counts else None)
             for name, rates in run.networks.items()
             for reading, counts in (("whole", True), ("batch", False))  # what the paper counts
         }
     )
 
 
-def rate_table(run: MatchRun, quoted: Mapping[str, Any]) -> Text:
-    """Table 2 with both readings beside the paper's figures."""
+def rate_table(run: MatchRun) -> Text:
+    """Table 2 with both readings beside the paper's figures, and what they would be if the loss rose at random."""
+    quoted = quotes.match_rates(run.experiment)
     rows = [
         (
             NETWORKS[name],
-            _plus_minus(*_quoted(quoted, name)),
+            _percent(quoted[name]) if name in quoted else "–",
             *(_plus_minus(*rates.percent(reading)) for reading in READINGS),
+            _plus_minus(rates.base("whole"), math.nan),
             _counts(rates, "whole"),
             _listed(rates.spikes),
         )
         for name, rates in run.networks.items()
     ]
-    header = ("network", "paper", *READINGS.values(), "rises of the whole set's loss, by seed", "spikes, by seed")
-    return Text(table(header, rows))
+    header = ("network", "paper", *READINGS.values(), "η > η_crit, of all steps")
+    return Text(table((*header, "rises of the whole set's loss, by seed", "spikes, by seed"), rows))
 
 
-def search_table(run: MatchRun, quoted: Mapping[str, Any]) -> Text:
+def search_table(run: MatchRun) -> Text:
     """Every setting that was tried for the reading by the whole set's loss, those of the table above first."""
+    quoted = quotes.match_rates(run.experiment)
     tried = [({NETWORK: name}, rates) for name, rates in run.networks.items()]
     tried += zip(run.experiment.search, run.search, strict=True)
     rows = []
     for setting, rates in sorted(tried, key=lambda row: list(NETWORKS).index(row[0][NETWORK])):
         name = setting[NETWORK]
         mean, deviation = rates.percent("whole")
-        meets = _meets(mean, _quoted(quoted, name)[0])
+        meets = _meets(mean, quoted.get(name))
         ends = [run.history for run in rates.runs]
         rows.append(
             (
                 NETWORKS[name],
                 _changes(setting),
                 _plus_minus(mean, deviation),
+                _plus_minus(rates.base("whole"), math.nan),
                 "–" if meets is None else "yes" if meets else "no",
                 _counts(rates, "whole"),
                 _listed(rates.spikes),
@@ -64,49 +72,62 @@ def search_table(run: MatchRun, quoted: Mapping[str, Any]) -> Text:
                 + (f", {sum(h.diverged for h in ends)} diverged" if any(h.diverged for h in ends) else ""),
             )
         )
-    header = ("network", "changed", "match rate", "meets the paper's", "rises, by seed", "spikes, by seed", "converged")
-    return Text(table(header, rows))
+    header = ("network", "changed", "match rate", "η > η_crit, of all steps", "meets the paper's")
+    return Text(table((*header, "rises, by seed", "spikes, by seed", "converged"), rows))
 
 
-def search_result(run: MatchRun, quoted: Mapping[str, Any]) -> Text:
+def search_result(run: MatchRun) -> Text:
     """What the search found for each network, as prose."""
+    quoted = quotes.match_rates(run.experiment)
     sentences = []
     for name, rates in run.networks.items():
         tried = [rates] + [r for s, r in zip(run.experiment.search, run.search, strict=True) if s[NETWORK] == name]
         known = [mean for r in tried if math.isfinite(mean := r.percent("whole")[0])]
         if not known:
             continue
-        theirs = _quoted(quoted, name)
-        meeting = sum(bool(_meets(rate, theirs[0])) for rate in known)
+        theirs = quoted.get(name)
+        meeting = sum(bool(_meets(rate, theirs)) for rate in known)
         low, high = (number(pick(known)) for pick in (min, max))
-        title = f"{NETWORKS[name][0].upper()}{NETWORKS[name][1:]}"
-        text = f"{title}: of {len(known)} settings with a rate they range from {low} % to {high} %"
-        sentences.append(text + ("." if math.isnan(theirs[0]) else f", and {meeting} meet the paper's."))
+        settings = "1 setting" if len(known) == 1 else f"{len(known)} settings"
+        text = f"For the {NETWORKS[name]} {settings} gave a match rate, from {low} % to {high} %"
+        sentences.append(
+            text + ("." if theirs is None else f"; {meeting} of these meet the paper's {_percent(theirs)}.")
+        )
     return Text(" ".join(sentences))
 
 
-def _quoted(quoted: Mapping[str, Any], name: str) -> tuple[float, float]:
-    """The paper's mean and standard deviation for a network; NaN where not quoted."""
-    return quoted.get(name, math.nan), quoted.get(f"{name}_deviation", math.nan)
-
-
-def _rate(network: str, rates: Rates, reading: str, theirs: tuple[float, float]) -> Claim:
+def _rate(network: str, rates: Rates, reading: Reading, theirs: MatchRate | None) -> Claim:
     mean, deviation = rates.percent(reading)
+    e = rates.runs[0].experiment
+    elsewhere = "" if theirs is None else theirs.elsewhere(e)
     ours = _plus_minus(mean, deviation)
+    if not math.isnan(mean):
+        ours += f" (of all steps {_plus_minus(rates.base(reading), math.nan)})"
+    chosen = ""
+    if theirs is not None and e.learning_rate != theirs.learning_rate:
+        chosen = f"; at a rate that we chose, {e.learning_rate}, not the paper's {number(theirs.learning_rate)}"
+    sentence = f"For the {network} η > η_crit(X_batch) on {_plus_minus(mean, deviation)} of the steps on which "
+    sentence += f"{READINGS[reading]} rises"
+    sentence += "." if math.isnan(mean) else f", and on {_plus_minus(rates.base(reading), math.nan)} of all steps."
+    if theirs is not None:
+        sentence += f" The paper has {_percent(theirs)}{f' for other settings: {elsewhere}' if elsewhere else ''}."
     return Claim(
         f"{network}: η > η_crit(X_batch) where {READINGS[reading]} rises",
-        "not quoted" if math.isnan(theirs[0]) else f"{_plus_minus(*theirs)} (Table 2)",
+        "not quoted" if theirs is None else f"{_percent(theirs)} ({theirs.where})",
         ours,
-        f"at most {POINTS:g} percentage points lower; runs that diverge do not count",
-        verdict(_meets(mean, theirs[0])),
-        f"For the {network} the match rate by {READINGS[reading]} is {ours}"
-        + ("." if math.isnan(theirs[0]) else f"; the paper has {_plus_minus(*theirs)}."),
+        f"at most {POINTS:g} percentage points lower; runs that diverge do not count{chosen}",
+        verdict(None if elsewhere else _meets(mean, theirs)),
+        sentence,
     )
 
 
-def _meets(mean: float, theirs: float) -> bool | None:
+def _meets(mean: float, theirs: MatchRate | None) -> bool | None:
     """Whether a match rate is as high as the paper's; None where either is unknown."""
-    return None if math.isnan(theirs) or math.isnan(mean) else mean >= theirs - POINTS
+    return None if theirs is None or math.isnan(mean) else mean >= theirs.mean - POINTS
+
+
+def _percent(quote: MatchRate) -> str:
+    return _plus_minus(quote.mean, quote.deviation)
 
 
 def _plus_minus(mean: float, deviation: float) -> str:
@@ -115,7 +136,7 @@ def _plus_minus(mean: float, deviation: float) -> str:
     return f"{mean:.1f} %" if math.isnan(deviation) else f"{mean:.1f} ± {deviation:.1f} %"
 
 
-def _counts(rates: Rates, reading: str) -> str:
+def _counts(rates: Rates, reading: Reading) -> str:
     return ", ".join(f"{m.hits} of {m.rises}" for m in rates.counts[reading])
 
 

@@ -1,29 +1,31 @@
 """What the paper states about several catapults in one training."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 from ..display import Text, number, table
 from ..experiments.multiple_catapults import MultipleRun, Phase
-from .claims import Claim, Claims, verdict
+from . import quotes
+from .claims import Claim, Claims, over_seeds, verdict
+from .quotes import FinalRate
 
 PAPER, OURS = "the paper's schedule", "our schedule"
 
 
-def claims(run: MultipleRun, quoted: Mapping[str, Any]) -> Claims:
-    """The claims of section 3.2 and appendices B.2 and B.3 for one run.
+def claims(runs: Sequence[MultipleRun]) -> Claims:
+    """The claims of section 3.2 and appendices B.2 and B.3 for runs from one or several seeds."""
+    return over_seeds([_of_one_seed(run, quotes.final_rate(run.experiment)) for run in runs])
 
-    ``quoted`` may hold ``critical_learning_rate`` and ``final_learning_rate`` as the paper quotes them.
-    """
+
+def _of_one_seed(run: MultipleRun, quote: FinalRate | None) -> Claims:
     return Claims(
         {
             "paper": _count(run.paper, PAPER, "multiple catapults; the rate is raised twice (Fig. 4)"),
             "ours": _count(run.ours, OURS, "resetting η above η_crit triggers another one (section 3.2)"),
             "norm": _norm(run),
             "smaller": _smaller(run),
-            "multiple": _multiple(run, quoted),
-            "paper_restart": _restart(run.paper, run.paper_restart, PAPER, _final(quoted)),
+            "multiple": _multiple(run, quote),
+            "paper_restart": _restart(run.paper, run.paper_restart, PAPER, quote),
             "our_restart": _restart(run.ours, run.our_restart, OURS, None),
             "top": _top(run),
         }
@@ -112,11 +114,11 @@ def _smaller(run: MultipleRun) -> Claim:
     )
 
 
-def _multiple(run: MultipleRun, quoted: Mapping[str, Any]) -> Claim:
+def _multiple(run: MultipleRun, quote: FinalRate | None) -> Claim:
     phase, theirs = run.ours, "a much larger rate (section 3.2)"
-    if {"final_learning_rate", "critical_learning_rate"} <= quoted.keys():
-        rate, critical = quoted["final_learning_rate"], quoted["critical_learning_rate"]
-        theirs += f": {number(rate)}, {number(rate / critical)} times {number(critical)} (Fig. 18)"
+    if quote is not None:
+        rate, critical = quote.final_learning_rate, quote.critical_learning_rate
+        theirs += f": {number(rate)}, {number(quote.multiple)} times {number(critical)} ({quote.where})"
     loss, h = phase.history.loss, phase.history
     end = f"ends at {number(loss[-1])}" if not h.diverged else "diverges"
     return Claim(
@@ -132,37 +134,31 @@ def _multiple(run: MultipleRun, quoted: Mapping[str, Any]) -> Claim:
     )
 
 
-def _final(quoted: Mapping[str, Any]) -> tuple[float, float] | None:
-    """The rate that Fig. 18 starts from, and as a multiple of the quoted critical rate."""
-    if not {"final_learning_rate", "critical_learning_rate"} <= quoted.keys():
-        return None
-    return quoted["final_learning_rate"], quoted["final_learning_rate"] / quoted["critical_learning_rate"]
-
-
-def _restart(phase: Phase, restart: Phase, name: str, final: tuple[float, float] | None) -> Claim:
-    """``final``: the rate that the paper started from, where this one should be the same, and its multiple."""
+def _restart(phase: Phase, restart: Phase, name: str, quote: FinalRate | None) -> Claim:
+    """``quote``: the rate that the paper started from, where this one should be the same in critical rates."""
     h, rate = restart.history, f"{number(phase.final_rate)} ({number(phase.multiple)} times the initial critical rate)"
     theirs, comparable = "diverges (Fig. 18)", not phase.history.diverged
-    if final is not None:
-        theirs = f"diverges at {number(final[0])}, {number(final[1])} times the critical rate (Fig. 18)"
-        comparable &= bool(abs(phase.multiple / final[1] - 1) <= 0.1)
+    if quote is not None:
+        rate_there = f"{number(quote.final_learning_rate)}, {number(quote.multiple)} times the critical rate"
+        theirs = f"diverges at {rate_there} ({quote.where})"
+        comparable &= bool(abs(phase.multiple / quote.multiple - 1) <= 0.1)
     if phase.history.diverged:
         ours, course = "the schedule itself diverges", "it diverges, but so does the schedule itself."
     elif h.diverged:
         last = "is no longer finite" if math.isinf(h.loss[-1]) else f"is {number(h.loss[-1])}"
-        ours = f"diverges within {len(h) - 1} iterations"
-        course = f"it diverges: at iteration {len(h) - 1} the loss {last}."
+        ours = f"diverges within {len(h)} iterations"
+        course = f"it diverges: at iteration {len(h)} the loss {last}."
     else:
         ours = f"does not diverge: {number(h.loss[0])} → {number(h.loss.max())} → {number(h.loss[-1])}"
         course = (
             f"it does not diverge. The loss goes from {number(h.loss[0])} to at most {number(h.loss.max())} and is "
-            f"{number(h.loss[-1])} after {len(h) - 1} iterations."
+            f"{number(h.loss[-1])} after {len(h)} iterations."
         )
     return Claim(
         f"from the start, the rate with which {name} ends diverges",
         theirs,
         ours,
-        f"{len(h) - 1} iterations" + ("; needs the paper's final rate, ± 10 %" if final else ""),
+        f"{len(h)} iterations" + ("" if quote is None else "; needs the paper's final rate, ± 10 %"),
         verdict(h.diverged if comparable else None),
         f"Started at the rate with which {name} ends, {rate}, {course}",
         ("figure 18",),

@@ -1,34 +1,36 @@
 """What we ask of the measurements' cost and accuracy, none of which is a statement of the paper."""
 
 from ..display import Text, number, table
-from ..experiments.scaling import FCN, Point, ScalingRun
+from ..experiments.scaling import (
+    ALLOWED_ERROR,
+    ALLOWED_RATIO,
+    BOUND_INPUTS,
+    BOUND_SAMPLES,
+    BOUND_WIDTH,
+    FCN,
+    Point,
+    ScalingRun,
+)
 
-RATIO, SAMPLES, WIDTH, INPUTS = 6.5, 5000, 1024, 3072  # the bound on a step, and the net and images it is for
-RELATIVE_ERROR = 1e-3
 HOLDS, DOES_NOT_HOLD, NOT_COMPARED = "✓ holds", "✗ does not hold", "– not compared"
-
-
-def allowed_ratio_applies(run: ScalingRun) -> bool:
-    """Whether the run measures what the bound on the time of a step is for."""
-    e = run.experiment
-    return (e.width, e.input_dim) == (WIDTH, INPUTS) and SAMPLES in e.samples
 
 
 def bounds(run: ScalingRun) -> Text:
     """A table of our bounds with what the run gave. They are no claims: a summary of claims does not count them."""
-    point = _bounded(run)
+    point = run.bounded
     rows = [
         (
-            f"a step of the {FCN} of width {WIDTH:,} on {INPUTS:,} inputs at n = {SAMPLES:,}, over a plain step",
-            f"at most {RATIO}",
+            f"a step of the {FCN} of width {BOUND_WIDTH:,} on {BOUND_INPUTS:,} inputs at n = {BOUND_SAMPLES:,}, over a "
+            "plain step",
+            f"at most {ALLOWED_RATIO}",
             "other sizes" if point is None else number(point.ratio),
-            _verdict(None if point is None else point.ratio <= RATIO),
+            _verdict(None if point is None else point.ratio <= ALLOWED_RATIO),
         )
     ]
     for name, errors in run.errors.items():
-        holds = errors.largest <= RELATIVE_ERROR
+        holds = errors.largest <= ALLOWED_ERROR
         what = f"norm and split of the {name} at n = {run.compared:,}, relative difference from float64"
-        rows.append((what, f"at most {RELATIVE_ERROR:g}", number(errors.largest), _verdict(holds)))
+        rows.append((what, f"at most {ALLOWED_ERROR:g}", number(errors.largest), _verdict(holds)))
     return Text(table(("our bound", "allowed", "this run", "verdict"), rows))
 
 
@@ -47,14 +49,14 @@ def growth(run: ScalingRun) -> Text:
 
 def limit(run: ScalingRun) -> Text:
     """Whether the bound on the time of a step holds, and what the count of multiplications says about it."""
-    point = _bounded(run)
+    point = run.bounded
     if point is None:
-        sizes = f"{INPUTS:,} inputs, the width {WIDTH:,} and n = {SAMPLES:,}"
+        sizes = f"{BOUND_INPUTS:,} inputs, the width {BOUND_WIDTH:,} and n = {BOUND_SAMPLES:,}"
         return Text(f"Our bound on a step is for {sizes}: this run has other sizes.")
-    if point.ratio <= RATIO:
-        return Text(f"The step's bound holds: {number(point.ratio)} plain steps, {RATIO} allowed.")
-    text = f"The step's bound does not hold: {number(point.ratio)} plain steps, {RATIO} allowed."
-    if point.expected_ratio > RATIO:
+    if point.ratio <= ALLOWED_RATIO:
+        return Text(f"The step's bound holds: {number(point.ratio)} plain steps, {ALLOWED_RATIO} allowed.")
+    text = f"The step's bound does not hold: {number(point.ratio)} plain steps, {ALLOWED_RATIO} allowed."
+    if point.expected_ratio > ALLOWED_RATIO:
         text += (
             f" This is no matter of details: with {run.experiment.input_dim} inputs the kernel's multiplications alone "
             f"are {number(point.expected_ratio - 1)} times those of a plain step."
@@ -73,12 +75,6 @@ def eigenspace(run: ScalingRun) -> Text:
             f"{number(last.product / last.plain)} plain steps, and the kernel {number(last.kernel_mib)} MiB."
         )
     return Text(" ".join(sentences))
-
-
-def _bounded(run: ScalingRun) -> Point | None:
-    if not allowed_ratio_applies(run):
-        return None
-    return next(point for point in run.points[FCN] if point.n == SAMPLES)
 
 
 def _times(point: Point) -> str:

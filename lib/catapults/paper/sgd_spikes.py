@@ -1,22 +1,26 @@
 """What the paper states about spikes of the training loss in SGD."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..display import Text, number, table
-from ..experiments.sgd_spikes import Matches, SGDRun, matches
-from .claims import GIVEN, Claim, Claims, verdict
+from ..experiments.sgd_spikes import READINGS, Reading, SGDRun, matches
+from .claims import GIVEN, Claim, Claims, over_seeds, verdict
 
-READINGS = {"whole": "the loss of the whole training set", "batch": "the batch's own loss"}
 NO_SPIKE = "There is no spike."
 GOAL = 0.001  # of the training loss
 MATCHING = 0.95  # of the rises
 VISIBLE = 0.1  # rises of the loss by more than this fraction are seen in a plot
 
 
-def claims(run: SGDRun) -> Claims:
-    """The claims of section 3.3 and appendix A.2 for one run."""
+def claims(runs: Sequence[SGDRun]) -> Claims:
+    """The claims of section 3.3 and appendix A.2 for runs from one or several seeds."""
+    return over_seeds([_of_one_seed(run) for run in runs])
+
+
+def _of_one_seed(run: SGDRun) -> Claims:
     return Claims(
         {
             "rate": _rate(run),
@@ -40,9 +44,10 @@ def match_table(run: SGDRun) -> Text:
     rows = []
     for reading, words in READINGS.items():
         m = matches(run.history, reading)
-        rows.append((words, *map(str, (m.hits, m.misses, m.false_alarms, m.quiet)), _percent(m)))
+        counts = map(str, (m.hits, m.misses, m.false_alarms, m.quiet))
+        rows.append((words, *counts, _percent(m.rate), _percent(m.base)))
     header = ("whose loss", "rises and η > η_crit", "rises, but not η > η_crit", "η > η_crit, but no rise", "neither")
-    return Text(table((*header, "match rate"), rows))
+    return Text(table((*header, "match rate", "η > η_crit, of all steps"), rows))
 
 
 def spike_table(run: SGDRun, most: int = 12) -> Text:
@@ -110,7 +115,7 @@ def _spikes(run: SGDRun) -> Claim:
     )
 
 
-def _match(run: SGDRun, reading: str) -> Claim:
+def _match(run: SGDRun, reading: Reading) -> Claim:
     m, needed = matches(run.history, reading), 5
     theirs = "not stated: the paper counts the total training loss"
     holds = None
@@ -121,11 +126,11 @@ def _match(run: SGDRun, reading: str) -> Claim:
     return Claim(
         f"where {READINGS[reading]} rises, η > η_crit(X_batch)",
         theirs,
-        f"{m.hits} of {m.rises} rises{'' if m.rises == 0 else f', {_percent(m)}'}",
+        f"{m.hits} of {m.rises} rises" + (f", {_percent(m.rate)} (of all steps {_percent(m.base)})" if m.rises else ""),
         f"at least {100 * MATCHING:g} %; needs {needed} rises" if reading == "whole" else "none",
         verdict(holds),
         f"Of the {m.rises} steps on which {READINGS[reading]} rises, {m.hits} have η > η_crit(X_batch)"
-        + (f", which is {_percent(m)}." if m.rises else "."),
+        + (f", which is {_percent(m.rate)}; of all steps {_percent(m.base)} have it." if m.rises else "."),
     )
 
 
@@ -205,8 +210,8 @@ def _between(run: SGDRun) -> Claim:
         "more than half of the times it falls by at most 0.1 % between measurements; needs a spike",
         verdict(up > len(outside) / 2 if inside.any() and len(outside) else None),
         f"Outside of the spikes ‖K‖ rises, stays, or falls by no more than 0.1 % from one measurement to the next in "
-        f"{up} of {len(outside)} cases. All changes outside of spikes together multiply it by {number(total['out'])}"
-        + (f", all changes within by {number(total['in'])}." if inside.any() else "."),
+        f"{up} of {len(outside)} cases. Outside spikes ‖K‖ {_overall(total['out'])}"
+        + (f", inside spikes it {_overall(total['in'])}." if inside.any() else "."),
     )
 
 
@@ -257,16 +262,20 @@ def _hessian(run: SGDRun) -> Claim:
         ours = "not measured" if not len(exact) else f"{len(exact)} steps"
         why = f"The Hessian was {'not measured' if not len(exact) else 'measured at too few steps, or never changed'}."
         return Claim(statement, theirs, ours, tolerance, verdict(None), why, figure)
-    correlation, difference = float(np.corrcoef(exact, kernel)[0, 1]), np.abs(kernel / exact - 1)
-    median, largest = 100 * float(np.median(difference)), 100 * float(difference.max())
+    correlation, difference = float(np.corrcoef(exact, kernel)[0, 1]), 100 * np.abs(kernel / exact - 1)
+    median, largest = float(np.median(difference)), float(difference.max())
     ours = f"correlation {correlation:.3f}, median difference {median:.1f} %, largest {largest:.0f} %"
+    above = difference[run.hessian_exceeds]
+    where = (
+        f" At the {len(above)} with η > η_crit(X_batch) the median is {np.median(above):.1f} %." if len(above) else ""
+    )
     return Claim(
         statement,
         theirs,
         ours,
         tolerance,
         verdict(correlation >= 0.9 and median <= 10),
-        f"At {len(exact)} steps both critical rates of the batch were measured: {ours}.",
+        f"At {len(exact)} steps both critical rates of the batch were measured: {ours}.{where}",
         figure,
     )
 
@@ -291,8 +300,13 @@ def _last(loss: np.ndarray) -> float:
     return float(loss[np.isfinite(loss)][-1])
 
 
-def _percent(m: Matches) -> str:
-    return "–" if m.rises == 0 else f"{100 * m.rate:.1f} %"
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{100 * share:.1f} %"
+
+
+def _overall(factor: float) -> str:
+    """What a factor does."""
+    return f"{'shrinks' if factor < 1 else 'grows'} by a factor of {number(factor)} overall"
 
 
 def _spikes_of(count: int) -> str:
