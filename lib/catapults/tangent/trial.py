@@ -140,7 +140,8 @@ def _tried(
         with torch.no_grad():
             return flat_outputs(model(samples.detach().clone()), len(samples))
 
-    crowd = run(inputs[torch.linspace(0, n - 1, min(n, _CROWD), device=inputs.device).long()])
+    spread = torch.linspace(0, n - 1, min(n, _CROWD), dtype=torch.float64).long()
+    crowd = run(inputs[spread.to(inputs.device)])
     alone = torch.cat([run(sample[None]) for sample in pair])
     bound = max(_ROUNDING, 4 * torch.finfo(outputs.dtype).eps) * alone.abs().max()
     same = all((alone - others).abs().max() <= bound for others in (outputs, crowd[[0, -1]]))
