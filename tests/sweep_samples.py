@@ -1,77 +1,112 @@
-"""Small experiments for the tests of sweeps, in a module that other processes can import."""
+"""Small experiments for the tests of sweeps, in a module that other processes can import: most need no PyTorch."""
 
 import os
 import signal
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Optional
 
 import numpy as np
-import torch
-from catapults import data, fingerprint, models, sgd
+from catapults.compute import fingerprint
 from catapults.experiments import Experiment
+from catapults.experiments.descent import GradientDescent, Restart
+
+NETWORK = {
+    "dataset": "rank-2", "architecture": "fcn", "depth": 3, "width": 32, "norm": None, "image_size": None, "n_train": 8,
+    "labels": "zero-one", "parameterization": "ntk", "gain": 1.0, "bias": False, "seed": 0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Trained:
-    loss: np.ndarray
-    weights: np.ndarray
-    steps: int
-    threads: int
+class Walked:
+    path: np.ndarray
+    threads: str
     diverged: bool
-    note: str | None
-    tops: tuple[int, ...]
+    resumed: int
 
 
-class Training(Experiment):
-    """SGD with a small network. ``marks``: a folder in which each run leaves a file; ``deed``: what it does besides."""
+class Walk(Experiment):
+    """A random walk. ``start``: another one, from whose end it starts; ``marks``: a folder in which each run leaves a
+    file with the id of its process; ``deed``: what it does besides; ``dataset``: one that has to be there."""
 
-    Result: ClassVar[type] = Trained
+    Result: ClassVar[type] = Walked
 
-    dataset: str = "rank-2"
-    device: str = "cpu"
     seed: int = 0
-    learning_rate: str = "1.5 eta_crit"
+    start: Optional["Walk"] = None
     marks: str = ""
     deed: str = ""
+    dataset: str | None = None
 
     @property
     def name(self) -> str:
         return f"{self.deed or 'plain'}, seed {self.seed}"
 
-    def run(self, progress: bool = False) -> Trained:
+    @property
+    def needs(self) -> tuple[Experiment, ...]:
+        return () if self.start is None else (self.start,)
+
+    def compute(
+        self, task: Any, needed: tuple[Any, ...], device: str, progress: bool = False, checkpoint: Any = None
+    ) -> Walked:
+        begin = needed[0].path[-1] if needed else 0.0
+        resumed = 0
         if self.marks:
             number = len(list(Path(self.marks).glob(f"{self.name}.*")))
             Path(self.marks, f"{self.name}.{number}").write_text(str(os.getpid()))
-            getattr(self, f"_{self.deed or 'nothing'}")(number)
-        task = data.load(self.dataset, 32, seed=self.seed, dim=10)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            model = models.fcn(10, 64, 3)
-        inputs, targets = task.train.inputs, task.train.targets
-        history = sgd.stochastic_gradient_descent(model, inputs, targets, self.learning_rate, 8, 20, seed=self.seed)
-        weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()]).numpy()
-        threads = torch.get_num_threads()
-        return Trained(history.loss, weights, len(history), threads, history.diverged, None, history.tops)
+            resumed = getattr(self, f"_{self.deed or 'nothing'}")(number, checkpoint) or 0
+        path = begin + np.random.default_rng(self.seed).standard_normal(10).cumsum()
+        return Walked(path, os.environ.get("OMP_NUM_THREADS", "all"), self.seed == 13, resumed)
 
-    def _nothing(self, number: int) -> None:
+    def _nothing(self, number: int, checkpoint: Any) -> None:
         pass
 
-    def _raise(self, number: int) -> None:
-        raise RuntimeError("as it was told")
+    def _raise(self, number: int, checkpoint: Any) -> None:
+        raise ValueError("as it was told")
 
-    def _die(self, number: int) -> None:
+    def _err(self, number: int, checkpoint: Any) -> None:
+        raise RuntimeError("nobody expected that")
+
+    def _die(self, number: int, checkpoint: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def _wait_to_die(self, number: int) -> None:
+    def _wait_to_die(self, number: int, checkpoint: Any) -> None:
         """The first time, until somebody kills the process."""
         if number == 0:
             time.sleep(600)
 
-    def _interrupt(self, number: int) -> None:
+    def _interrupt(self, number: int, checkpoint: Any) -> None:
         if number == 0:
             raise KeyboardInterrupt
+
+    def _die_halfway(self, number: int, checkpoint: Any) -> int:
+        """The first time, after its state was kept."""
+        if number == 0:
+            checkpoint.save({"step": 5})
+            os.kill(os.getpid(), signal.SIGKILL)
+        return checkpoint.load()["step"]
+
+    def _take_long(self, number: int, checkpoint: Any) -> int:
+        """The first time, until the time is over."""
+        while number == 0:
+            if checkpoint.due():
+                checkpoint.save({"step": 7})
+            time.sleep(0.01)
+        return checkpoint.load()["step"]
+
+
+class OtherResult(Walk):
+    """What it computes is not what it says."""
+
+    Result: ClassVar[type] = Experiment
+
+
+def descents(*rates: str) -> list[Experiment]:
+    """Trainings of a small network with these rates, and a restart of the first."""
+    measured = {"steps": 6, "top": 2, "hessian_every": None}
+    trained = [GradientDescent.create(**NETWORK, **measured, learning_rate=rate) for rate in rates]
+    return [*trained, Restart(of=trained[0], steps=4)]
 
 
 def runs(marks: Path) -> list[str]:
@@ -84,18 +119,11 @@ def pretend(version: str | None) -> None:
     if version is None:
         fingerprint.dependencies = _true_dependencies
     else:
-        fingerprint.dependencies = lambda *others: _true_dependencies(*others) | {"torch": version}
+        fingerprint.dependencies = lambda: _true_dependencies() | {"torch": version}
 
 
 _true_dependencies = fingerprint.dependencies
 
 
-def look_for_data_in(folder: str) -> None:
-    os.environ["CATAPULTS_DATA"] = folder
-
-
-def execute(notebook: dict) -> str:
-    """What the last cell of a notebook prints."""
-    import nbclient  # which most of these processes can do without
-
-    return nbclient.NotebookClient(notebook, timeout=120).execute().cells[-1].outputs[0]["text"]
+def set_environment(values: Mapping[str, str]) -> None:
+    os.environ.update(values)

@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 from catapults import agop as module
-from catapults import data, models
+from catapults import models
 from catapults.agop import agop, alignment
+from catapults.data.synthetic import SYNTHETIC
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -19,6 +20,11 @@ def by_jacrev(model, inputs):
     jacobian = vmap(jacrev(lambda x: functional_call(model, parameters, (x[None],))[0]))(inputs)
     rows = jacobian.reshape(len(inputs), -1, inputs[0].numel())
     return torch.einsum("ncd,nce->de", rows, rows) / len(inputs)
+
+
+class Steps(nn.Linear):
+    def forward(self, x):
+        return super().forward(x.detach().sign())
 
 
 NETWORKS = {
@@ -72,10 +78,10 @@ def test_exact_egop_is_the_limit_of_the_agop_of_the_true_function(task):
 
     class TrueFunction(nn.Module):
         def forward(self, x):
-            return data.SYNTHETIC[task].function(x)[:, None]
+            return SYNTHETIC[task].function(x)[:, None]
 
     samples = torch.randn(200_000, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    estimate, exact = agop(TrueFunction(), samples), data.SYNTHETIC[task].egop(12)
+    estimate, exact = agop(TrueFunction(), samples), SYNTHETIC[task].egop(12)
     assert (estimate - exact).abs().max() < 0.05 * exact.abs().max()
     assert alignment(estimate, exact) > 0.999
 
@@ -89,6 +95,8 @@ def test_exact_egop_is_the_limit_of_the_agop_of_the_true_function(task):
         (nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5)), torch.randn(4, 3), "Dropout"),
         (nn.Sequential(nn.Linear(3, 2), nn.Softmax(0)), torch.randn(4, 3), "depends on the other samples"),
         (nn.Sequential(nn.Linear(3, 2), nn.Flatten(0)), torch.randn(4, 3), "its output for 2 samples"),
+        (Steps(3, 2), torch.randn(4, 3), "not differentiable in its inputs"),
+        (Steps(3, 2).requires_grad_(False), torch.randn(4, 3), "not differentiable in its inputs"),
     ],
 )
 def test_refuses(model, inputs, message):

@@ -3,14 +3,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from catapults.claims import NOT_COMPARED, NOT_REPRODUCED, REPRODUCED
-from catapults.claims.agop_optimizers import claims, optimizer_table
+from catapults.compute import obtain
 from catapults.experiments import ParameterError
 from catapults.experiments.agop_optimizers import TITLES, OptimizerRun, Optimizers
-from catapults.experiments.learning import Training
 from catapults.figures import agop as figures
-from catapults.sweep import Sweep
-from learning_samples import IMAGES, VECTORS, assert_drawn, assert_readable, made, mine, results
+from catapults.paper import NOT_COMPARED, NOT_REPRODUCED, REPRODUCED, judge
+from catapults.paper.agop_optimizers import claims, optimizer_table
+from catapults.paper.descriptions_agop import describe
+from learning_samples import IMAGES, VECTORS, assert_drawn, assert_readable, made, mine, results, results_of
 
 __all__ = ["mine", "results"]  # fixtures
 RATES = {"gd": 1.0, "sgd": 1.0, "sgd+m": 0.2, "rmsprop": 0.02, "adagrad": 0.1, "adadelta": 2.0, "adam": 0.02}
@@ -34,7 +34,8 @@ HOLDS = {REPRODUCED: True, NOT_REPRODUCED: False, NOT_COMPARED: None}
         ({"seeds": [2, 2]}, r"seeds = \[2, 2\]: allowed is each once"),
         ({"seeds": []}, r"seeds = \[\]"),
         ({"seed": 1}, "seed: unknown parameter"),
-        ({"scheduler": "here"}, "scheduler = 'here'"),
+        ({"scheduler": None}, "scheduler: unknown parameter"),
+        ({"dataset": "abc"}, "^dataset = 'abc': allowed are NAME"),
     ],
 )
 def test_impossible_parameters(changed, message):
@@ -52,34 +53,34 @@ def test_which_trainings_there_are():
 
 
 @pytest.mark.usefixtures("results")
-def test_a_run(monkeypatch):
-    experiment = Optimizers.create(**SMALL)
-    run = experiment.run()
-    alone = experiment.trainings()["adam", 1].run()
-    assert np.array_equal(alone.batch_loss, run.results["adam", 1].batch_loss)
-    assert (
-        run.measured("adam")["test"][1] == alone.test_loss and run.measured("adam")["alignment"][1] == alone.alignment
-    )
+def test_trained():
+    page = Optimizers.create(**SMALL)
+    found = obtain(page, device="cpu")
+    (run,) = runs = page.runs(found)
+    for name, fit in page.trainings().items():
+        assert run.results[name] is found[fit]
     assert not any(r.catapults for r in run.results.values())  # which nobody measured
-    said = run.describe()
+    said = describe(runs, found)
     for part in (
-        "x1 x2,", "Learning rates: GD 1, Adam 0.02, SGD 1.", "Batches of 8, drawn without replacement", "GD takes all",
-        "Seeds 0, 1.", "0 of 6 trainings reach that loss, 0 diverge.", "6 trainings.",
+        "x1 x2,", "Three optimisers with these learning rates: GD 1, Adam 0.02, SGD 1. Batches of 8, drawn without",
+        "been used; GD takes all samples. Seeds 0, 1; each", "0 of 6 trainings end below a loss of 0.001, 0 diverge.",
     ):  # fmt: skip
         assert part in said.markdown
-    assert_readable(said, optimizer_table(run), *claims(run).values())
+    assert judge(page, found).keys() == claims(runs).keys()
+    assert_readable(said, optimizer_table(run), *claims(runs).values())
     assert_drawn(figures.optimizers, run)
-    monkeypatch.setattr(Training, "run", lambda *_: pytest.fail("trained again"))
-    assert experiment.run().sweep.describe() == "6 trainings, 6 taken from earlier ones."
 
 
-@pytest.mark.usefixtures("results", "mine")
+@pytest.mark.usefixtures("mine")
 def test_images():
-    run = Optimizers.create(**IMAGES | OWN | {"seeds": [0]}).run()
-    assert all(0 <= r.test_error <= 1 and 0 < r.alignment <= 1 for r in run.results.values())
-    assert "test error" in optimizer_table(run).markdown and " % | " in optimizer_table(run).markdown
-    assert "A strong model stands for the true function" in run.describe().markdown
-    assert_readable(run.describe(), optimizer_table(run), *claims(run).values(), assert_drawn(figures.optimizers, run))
+    page = Optimizers.create(**IMAGES | OWN | {"seeds": [0], "rates": {"adam": 0.1, "sgd": 0.1}})
+    found = results_of(page, {name: made(9.0, 0.5, error=0.25) for name in page.trainings()})
+    (run,) = runs = page.runs(found)
+    assert "| 25.0 % |" in optimizer_table(run).markdown and "test error" in optimizer_table(run).markdown
+    said = describe(runs, found).markdown
+    assert "A strong model stands for the true function" in said and "The 3 trainings took 4.5 s" in said
+    assert "Two optimisers" in said and "have been used. Seed 0, which draws" in said
+    assert_readable(optimizer_table(run), *claims(runs).values(), assert_drawn(figures.optimizers, run))
 
 
 def course(losses, alignments, **changes):
@@ -90,11 +91,11 @@ def course(losses, alignments, **changes):
         for name, loss, aligned in zip(experiment.rates, losses, alignments, strict=True)
         for seed in experiment.seeds
     }
-    return OptimizerRun(experiment, found, Sweep(()))
+    return OptimizerRun(experiment, found)
 
 
 def verdicts(run):
-    return HOLDS[claims(run)["pearson"].verdict], HOLDS[claims(run)["spearman"].verdict]
+    return HOLDS[claims([run])["pearson"].verdict], HOLDS[claims([run])["spearman"].verdict]
 
 
 class TestClaims:
@@ -111,13 +112,13 @@ class TestClaims:
     def test_test_loss_and_alignment(self, losses, alignments, holds):
         run = course(losses, alignments)
         assert verdicts(run) == holds
-        assert_readable(optimizer_table(run), *claims(run).values())
+        assert_readable(optimizer_table(run), *claims([run]).values())
 
     def test_the_correlation_is_over_all_trainings(self):
         run = course([0.9, 0.7, 0.5, 0.3], [0.2, 0.4, 0.6, 0.8])
         losses, aligned = np.array([[r.test_loss, r.alignment] for r in run.results.values()]).T
         expected = f"{np.corrcoef(losses, aligned)[0, 1]:+.2f}".replace("-", "−")
-        assert claims(run)["pearson"].ours == expected and "Over all 8 trainings" in claims(run)["pearson"].sentence
+        assert claims([run])["pearson"].ours == expected and "over 8 trainings" in claims([run])["pearson"].sentence
 
     def test_an_agop_of_zeros_is_left_out(self):
         run = course([0.9, 0.7, 0.5, 0.3], [0.2, 0.4, 0.6, math.nan])
@@ -126,12 +127,18 @@ class TestClaims:
         assert "RMSprop 0.3" not in (alt := assert_drawn(figures.optimizers, run).alt) and "– and 0.3" in alt
 
     def test_divergence(self):
+        """A training that diverges, with a loss and an alignment that would turn the correlation."""
         run = course([0.9, 0.7, 0.5, 0.3], [0.2, 0.4, 0.6, 0.8])
-        run = replace(run, results=run.results | {("gd", 1): made(2.0, 0.2, diverged=True)})
-        row = next(line for line in optimizer_table(run).markdown.splitlines() if "| GD |" in line)
-        assert row.endswith("| 40.5 | 1 of 2, 1 diverge |")
-        assert "7 of 8 trainings reach that loss, 1 diverge." in run.describe().markdown
-        assert_readable(run.describe(), optimizer_table(run), *claims(run).values())
+        bad = replace(run, results=run.results | {("gd", 1): made(0.01, 0.01, diverged=True)})
+        row = next(line for line in optimizer_table(bad).markdown.splitlines() if "| GD |" in line)
+        assert row == "| GD | 1 | 0.891 | 0.200 | 40.5 | 1 of 2, 1 diverges |"
+        assert verdicts(bad) == (True, True)
+        assert claims([bad])["pearson"].ours.endswith("; left out: 1 of 8 trainings, which diverges")
+        assert "Left out: 1 of 8 trainings, which diverges." in assert_drawn(figures.optimizers, bad).caption
+        assert_readable(optimizer_table(bad), *claims([bad]).values())
+        every = replace(run, results=dict.fromkeys(run.results, made(0.01, 0.01, diverged=True)))
+        assert verdicts(every) == (None, None)
+        assert_readable(optimizer_table(every), *claims([every]).values(), assert_drawn(figures.optimizers, every))
 
 
 def test_the_table_and_the_figure_carry_the_numbers():
@@ -141,3 +148,22 @@ def test_the_table_and_the_figure_carry_the_numbers():
     assert rows[0] == "| GD | 1 | 0.900 ± 0.013 | 0.100 ± 0.001 | 40 | 2 of 2 |"
     alt = assert_drawn(figures.optimizers, run).alt
     assert all(title in alt for title in TITLES.values()) and "Adam 0.7 and 0.9" in alt
+
+
+class TestMarks:
+    def test_no_two_are_the_same(self):
+        assert len(set(figures.marks([f"optimiser {k}" for k in range(66)]).values())) == 66
+
+    def test_they_differ_in_shape_as_far_as_there_are_shapes(self):
+        shapes = [shape for shape, _ in figures.marks([*TITLES, "an eighth", "a ninth"]).values()]
+        assert len(set(shapes)) == 9
+
+    def test_they_are_outlines_of_one_size(self, monkeypatch):
+        """Equal trainings hide nothing, and a size says nothing."""
+        drawn = []
+        monkeypatch.setattr(figures.Axes, "plot", lambda self, *_, **style: drawn.append(style) or [])
+        monkeypatch.setattr(figures.Axes, "legend", lambda self, **_: None)
+        figures.optimizers(course([0.9] * 7, [0.5] * 7))
+        assert len(drawn) == 7 and {style["markerfacecolor"] for style in drawn} == {"none"}
+        assert len({style["markersize"] for style in drawn}) == 1
+        assert len({(style["marker"], style["markeredgecolor"]) for style in drawn}) == 7

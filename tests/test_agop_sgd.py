@@ -3,14 +3,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from catapults.claims import NOT_COMPARED, NOT_REPRODUCED, REPRODUCED
-from catapults.claims.agop_sgd import batch_table, claims
+from catapults.compute import obtain
 from catapults.experiments import ParameterError
 from catapults.experiments.agop_sgd import BatchRun, BatchSizes
-from catapults.experiments.learning import StrongModel, Training
 from catapults.figures import agop as figures
-from catapults.sweep import Sweep
-from learning_samples import IMAGES, VECTORS, assert_drawn, assert_readable, at_once, made, mine, results
+from catapults.paper import NOT_COMPARED, NOT_REPRODUCED, REPRODUCED, judge
+from catapults.paper.agop_sgd import batch_table, claims, table_1
+from catapults.paper.descriptions_agop import describe
+from learning_samples import IMAGES, VECTORS, assert_drawn, assert_readable, at_once, made, mine, results, results_of
 
 __all__ = ["mine", "results"]  # fixtures
 OWN = {
@@ -28,7 +28,7 @@ TWO = {"learning_rates": ["0.5 eta_crit", 0.01]}
         ({"learning_rates": []}, r"learning_rates = \[\]"),
         ({"learning_rates": [1, "x"]}, r"learning_rates\[1\] = 'x': allowed are a positive number"),
         ({"learning_rates": [1, 1]}, r"learning_rates = \[1, 1\]: allowed is each once"),
-        ({"learning_rates": ["1; 16: 2"]}, "allowed are changes before 16"),
+        ({"learning_rates": [1, "1; 16: 2"]}, r"^learning_rates\[1\] = '1; 16: 2': allowed are changes before 16"),
         ({"batch_sizes": [4]}, r"batch_sizes = \[4\]"),
         ({"batch_sizes": [4, 0]}, r"batch_sizes = \[4, 0\]"),
         ({"batch_sizes": [8, 4]}, r"batch_sizes = \[8, 4\]: allowed are sizes that ascend"),
@@ -39,7 +39,8 @@ TWO = {"learning_rates": ["0.5 eta_crit", 0.01]}
         ({"seeds": [-1]}, r"seeds = \[-1\]"),
         ({"seed": 3}, "seed: unknown parameter"),
         ({"critical_every": 0}, "critical_every = 0"),
-        ({"scheduler": "here"}, "scheduler = 'here': allowed is an address"),
+        ({"scheduler": None}, "scheduler: unknown parameter"),
+        ({"dataset": "abc"}, "^dataset = 'abc': allowed are NAME"),
         ({"dataset": "usps-2"}, "strong = None: 'usps-2' needs a strong model"),
     ],
 )
@@ -60,55 +61,42 @@ def test_which_trainings_there_are():
 
 
 @pytest.mark.usefixtures("results")
-class TestARun:
-    def test_each_training_is_what_its_parameters_say(self, monkeypatch):
-        experiment = BatchSizes.create(**SMALL | {"replacement": False})
-        run = experiment.run()
-        key = ("0.5 eta_crit", 8, 1)
-        alone = experiment.trainings()[key].run()
-        for field in ("batch_loss", "learning_rate", "validation_loss", "steps_above", "corner"):
-            assert np.array_equal(getattr(alone, field), getattr(run.results[key], field))
-        assert not np.array_equal(run.results["0.5 eta_crit", 8, 0].batch_loss, alone.batch_loss)
-        assert [r.source.partition("seed ")[2] for r in run.of("0.5 eta_crit", 4)] == ["0.", "1."]
-        measured = run.measured("0.5 eta_crit", 8)
-        assert measured["catapults"][1] == alone.catapults == alone.steps_above[alone.best]
-        assert measured["test"][1] == alone.test_loss and measured["alignment"][1] == alone.alignment
-
-        monkeypatch.setattr(Training, "run", lambda *_: pytest.fail("trained again"))
-        assert experiment.run().sweep.describe() == "6 trainings, 6 taken from earlier ones."
-
-    def test_its_texts_and_figures(self):
-        run = BatchSizes.create(**SMALL | TWO | {"batch_sizes": [8, 32]}).run()
-        said = run.describe()
-        critical = np.mean(
-            [r.initial_critical_learning_rate for r in run.results.values() if r.learning_rate[0] > 0.01]
-        )
-        for part in (
-            "x1 x2 x3 x4", "3 weight layers", f"Learning rate: 0.5 η_crit (η_crit = {critical:.3g}) and 0.01.",
-            "drawn with replacement; a batch of 32 is gradient descent. Seeds 0, 1;", "0 of 8 trainings reach",
-            "8 trainings.",
-        ):  # fmt: skip
-            assert part in said.markdown
-        shuffled = run.experiment.model_copy(update={"replacement": False})
-        assert "drawn without replacement until all had" in replace(run, experiment=shuffled).describe().markdown
-        assert_readable(said, batch_table(run), *claims(run, {}).values())
-        for draw in (figures.batch_sizes, figures.batch_validation):
-            assert_drawn(draw, run)
-        assert assert_drawn(figures.batch_validation, run, small=True).name == "validation-small"
+def test_trained():
+    page = BatchSizes.create(**SMALL | TWO | {"batch_sizes": [8, 32]})
+    found = obtain(page, device="cpu")
+    (run,) = runs = page.runs(found)
+    for name, fit in page.trainings().items():
+        assert run.results[name] is found[fit]
+    every = run.of("0.5 eta_crit", 8)
+    assert [r.source.partition("seed ")[2] for r in every] == ["0.", "1."]
+    assert all(0 <= r.catapults <= r.evaluated[r.best] for r in run.results.values())
+    said = describe(runs, found)
+    critical = np.mean([r.initial_critical_learning_rate for size in (8, 32) for r in run.of("0.5 eta_crit", size)])
+    for part in (
+        "x1 x2 x3 x4", "3 weight layers", f"Learning rate: 0.5 η_crit (η_crit = {critical:.3g}) and 0.01",
+        "drawn with replacement; a batch of 32 is gradient descent. Seeds 0, 1; each draws", "The 8 trainings took ",
+    ):  # fmt: skip
+        assert part in said.markdown
+    assert ", seed 0." not in said.markdown and judge(page, found).keys() == claims(runs).keys()
+    assert_readable(said, batch_table(run), *claims(runs).values())
+    for draw in (figures.batch_sizes, figures.batch_validation):
+        assert_drawn(draw, run)
+    assert assert_drawn(figures.batch_validation, run, small=True).name == "validation-small"
 
 
-@pytest.mark.usefixtures("results", "mine")
-def test_images_share_one_strong_model(monkeypatch):
-    trained, run_it = [], StrongModel.run
-    monkeypatch.setattr(StrongModel, "run", lambda self, *a: (trained.append(self.name), run_it(self, *a))[1])
-    run = BatchSizes.create(**IMAGES | OWN | {"batch_sizes": [8, 32], "seeds": [0, 3]}).run()
-    assert trained == ["strong model of mine"] and len(run.results) == 4
-    corners = [r.true_corner for r in run.results.values()]
-    assert all(np.array_equal(corner, corners[0]) for corner in corners)
-    assert all(0 <= r.test_error <= 1 for r in run.results.values())
-    assert "wrong" in run.describe().markdown and "test error" in figures.batch_sizes(run).alt
-    assert " % | " in batch_table(run).markdown
-    assert_readable(run.describe(), batch_table(run), *claims(run, {}).values())
+@pytest.mark.usefixtures("mine")
+def test_images_share_one_strong_model():
+    page = BatchSizes.create(**IMAGES | OWN | {"batch_sizes": [8, 32], "seeds": [0, 3], "replacement": False})
+    strong, *fits = page.experiments()
+    assert strong == page.strong_model() and len(fits) == 4 and all(fit.needs == (strong,) for fit in fits)
+    found = results_of(page, {name: made(9.0, 0.5, error=0.25) for name in page.trainings()})
+    (run,) = runs = page.runs(found)
+    said = describe(runs, found).markdown
+    assert "It gets 87.5 % of 16 test samples right." in said and "The 5 trainings took 7.5 s" in said
+    assert "Batches are drawn without replacement until all samples have been used;" in said
+    assert "test error at η" in assert_drawn(figures.batch_sizes, run).alt
+    assert "| 25.0 ± 0.0 % |" in batch_table(run).markdown
+    assert_readable(batch_table(run), *claims(runs).values())
 
 
 def course(catapults, losses, alignments, small=None, **changes):
@@ -119,7 +107,7 @@ def course(catapults, losses, alignments, small=None, **changes):
         for size, count, loss, aligned in zip(experiment.batch_sizes, *columns, strict=True):
             for seed, off in ((0, -1), (1, 1)):
                 found[rate, size, seed] = made(loss * (1 + off / 10), aligned - off / 100, catapults=count)
-    return BatchRun(experiment, found, Sweep(()))
+    return BatchRun(experiment, found)
 
 
 def changed(run, size, result):
@@ -128,8 +116,12 @@ def changed(run, size, result):
     return replace(run, results=run.results | {(rate, size, seed): result for seed in (0, 1)})
 
 
-def verdicts(run, quoted=None):
-    return {name: HOLDS[claim.verdict] for name, claim in claims(run, quoted or {}).items()}
+def verdicts(run):
+    return {name: HOLDS[claim.verdict] for name, claim in claims([run]).items()}
+
+
+def described(run):
+    return describe([run], results_of(run.experiment, run.results)).markdown
 
 
 PAPER = [90, 30, 10, 0], [0.1, 0.2, 0.4, 0.9], [0.9, 0.8, 0.6, 0.2]
@@ -140,8 +132,8 @@ class TestClaims:
         run = course(*PAPER)
         expected = dict.fromkeys(("catapults", "performance", "validation", "alignment", "correlation"), True)
         assert verdicts(run) == expected
-        assert claims(run, {})["catapults"].ours.startswith("90 (4), 30 (8), 10 (16), 0 (32); rank correlation")
-        assert "0.900 (4), 0.800 (8), 0.600 (16), 0.200 (32)" in claims(run, {})["alignment"].sentence
+        assert claims([run])["catapults"].ours.startswith("90 (4), 30 (8), 10 (16), 0 (32); rank correlation")
+        assert "0.900 (4), 0.800 (8), 0.600 (16), 0.200 (32)" in claims([run])["alignment"].sentence
 
     @pytest.mark.parametrize(
         "places, holds", [([0, 1, 2, 3], True), ([3, 2, 1, 0], False), ([1, 3, 0, 2], False), ([0, 0, 0, 0], None)]
@@ -172,46 +164,119 @@ class TestClaims:
         run = course(*PAPER, small=(counts, losses, [0.5] * 4))
         assert (verdicts(run)["small_catapults"], verdicts(run)["small_spread"]) == expected
         assert (
-            f"differ by {losses[-1] - losses[0]:.3f}; at the large rate by 0.800"
-            in claims(run, {})["small_spread"].ours
+            f"differ by {losses[-1] - losses[0]:.3f}; at the large rate by 0.800" in claims([run])["small_spread"].ours
         )
 
-    def test_a_single_catapult_of_one_seed_is_seen(self):
+    def test_a_single_step_of_one_training_is_seen(self):
         run = course(*PAPER, small=([0] * 4, [0.5] * 4, [0.5] * 4))
+        assert claims([run])["small_catapults"].sentence == (
+            "At the rate 0.01 none of a training's steps are above the batch's critical rate."
+        )
         one = replace(run, results=run.results | {(0.01, 8, 1): made(0.5, 0.5, catapults=1)})
-        claim = claims(one, {})["small_catapults"]
-        assert claim.verdict == NOT_REPRODUCED and claim.ours == "at most 0.5 for a batch size"
+        claim = claims([one])["small_catapults"]
+        assert claim.verdict == NOT_REPRODUCED and claim.ours == "up to 1 in a training"
 
-    @pytest.mark.parametrize("aligned, loss, holds", [(0.88, 0.19, True), (0.94, 0.1, False), (0.9, 0.21, False)])
-    def test_table_1(self, aligned, loss, holds):
-        quoted = {"alignment_4": aligned, "test_loss_4": loss}
-        run = course(*PAPER)
-        claim = claims(run, quoted)["table_4"]
-        assert HOLDS[claim.verdict] is holds and claim.ours == "0.900 ± 0.014 and 0.100 ± 0.014"
-        assert f"{aligned:g} and {loss:g} (Table 1)" == claim.paper
-        elsewhere = quoted | {"settings": {"n_train": 2000}}
-        assert verdicts(run, elsewhere)["table_4"] is None
-        assert verdicts(run, quoted | {"settings": {"n_train": 32}})["table_4"] is holds
-        assert "table_8" not in claims(run, quoted)
+    def test_steps_are_not_called_catapults(self):
+        run = course(*PAPER, small=PAPER)
+        for name in ("catapults", "small_catapults"):
+            claim = claims([run])[name]
+            said = claim.statement + claim.ours + claim.sentence
+            assert "catapult" not in said and "above the batch's critical rate" in said and "catapults" in claim.paper
+        assert "steps above" in batch_table(run).markdown
+
+    def test_their_share(self):
+        """Of the 20 steps before the best validation, over both seeds."""
+        run = changed(course(*PAPER), 4, made(0.1, 0.9, catapults=5))
+        assert (
+            "| 0.5 η_crit | 4 | 5 ± 0 | 25 % | 0.100 ± 0.000 | 0.900 ± 0.000 | 40 | 2 of 2 |"
+            in batch_table(run).markdown
+        )
 
     def test_an_agop_of_zeros(self):
-        quoted = {"alignment_4": 0.9, "test_loss_4": 0.1}
         run = changed(course(*PAPER), 4, made(0.1, math.nan, catapults=90))
-        found = verdicts(run, quoted)
-        assert found["alignment"] is found["table_4"] is None and found["performance"] is found["catapults"] is True
-        assert "– (4), 0.800 (8)" in claims(run, quoted)["alignment"].ours
-        row = next(line for line in batch_table(run).markdown.splitlines() if "| 4 |" in line)
-        assert "| 90 ± 0 | 0.100 ± 0.000 | – |" in row
-        assert_readable(batch_table(run), *claims(run, quoted).values())
+        found = verdicts(run)
+        assert found["alignment"] is None and found["performance"] is found["catapults"] is True
+        assert "– (4), 0.800 (8)" in claims([run])["alignment"].ours
+        assert "| 0.100 ± 0.000 | – | 40 |" in batch_table(run).markdown
+        assert_readable(batch_table(run), *claims([run]).values())
         assert "AGOP alignment at η = 0.5 η_crit: – (4), 0.8 (8)" in assert_drawn(figures.batch_sizes, run).alt
 
+
+TABLE_1 = {
+    "dataset": "rank-2", "depth": 2, "width": 1024, "n_train": 2000, "batch_sizes": [5, 10, 50, 2000],
+    "evaluate_every": 400,
+}  # fmt: skip
+
+
+class TestTable1:
+    @pytest.mark.parametrize("aligned, loss, holds", [(0.97, 0.5, True), (0.91, 0.42, False), (0.95, 0.53, False)])
+    def test_at_the_papers_sizes(self, aligned, loss, holds):
+        run = course([9, 5, 1, 0], [loss, 0.59, 0.71, 0.74], [aligned, 0.89, 0.84, 0.81], **TABLE_1)
+        claim = claims([run])["table_5"]
+        assert HOLDS[claim.verdict] is holds and claim.paper == "0.95 and 0.42 (Table 1)"
+        assert claim.ours.startswith(f"{aligned:.3f} ± 0.014 and {loss:.3f} ± ") and claim.shown_in == ("table 1",)
+        assert all(verdicts(run)[f"table_{size}"] for size in (10, 50, 2000))
+        assert f"| 5 | 0.95 | {aligned:.3f} ± 0.014 | 0.42 | {loss:.3f} ± " in table_1(run).markdown
+        assert len(table_1(run).markdown.splitlines()) == 6
+
+    def test_at_others(self):
+        run = course(*PAPER, **TABLE_1 | {"width": 64, "batch_sizes": [5, 20, 100, 2000]})
+        assert verdicts(run)["table_5"] is None and "width" in claims([run])["table_5"].sentence
+        assert "table_20" not in claims([run]) and len(table_1(run).markdown.splitlines()) == 4
+
+    @pytest.mark.parametrize("other", [{"dataset": "rank-4"}, {"learning_rates": [0.1]}])
+    def test_on_something_else(self, other):
+        run = course(*PAPER, **TABLE_1 | other)
+        assert table_1(run) is None and not any(name.startswith("table") for name in claims([run]))
+
     def test_divergence(self):
-        run = changed(course(*PAPER), 4, made(2.0, 0.1, diverged=True))
-        assert verdicts(run)["performance"] is False
-        assert "| 41 | 0 of 2, 2 diverge |" in batch_table(run).markdown
-        assert "6 of 8 trainings reach that loss, 2 diverge" in run.describe().markdown
-        assert_readable(batch_table(run), run.describe(), *claims(run, {}).values())
-        assert_drawn(figures.batch_validation, run)
+        run = changed(course(*PAPER, **TABLE_1), 5, made(0.42, 0.95, diverged=True))
+        assert verdicts(run)["table_5"] is None and "| 5 | 0.95 | – | 0.42 | – |" in table_1(run).markdown
+
+
+class TestDivergence:
+    """Trainings that diverge would have the lowest loss and the best alignment here."""
+
+    BAD = made(0.01, 0.99, diverged=True)
+
+    def test_most_at_one_batch_size(self):
+        run = changed(course([0, 30, 20, 10], [0.9, 0.2, 0.3, 0.4], [0.1, 0.8, 0.6, 0.2]), 4, self.BAD)
+        found, said = verdicts(run), claims([run])
+        assert found["performance"] is found["alignment"] is found["catapults"] is found["correlation"] is True
+        note = (
+            "left out, as they diverge at the rate 0.5 η_crit: 2 of 2 trainings at batch size 4, which is not compared"
+        )
+        assert said["performance"].ours.startswith("0.200 (8), ") and said["performance"].ours.endswith(note)
+        assert said["correlation"].sentence.startswith("Over 6 trainings ") and note in said["correlation"].ours
+        assert "| 4 | – | – | – | – | 41 | 0 of 2, 2 diverge |" in batch_table(run).markdown
+        assert "6 of 8 trainings end below a loss of 0.001, 2 diverge." in described(run)
+        figure = assert_drawn(figures.batch_sizes, run)
+        assert "Left out: 2 of 8 trainings, which diverge, and all of a batch size of which most do." in figure.caption
+        assert "test loss at η = 0.5 η_crit: – (4), 0.2 (8)" in figure.alt
+        assert "batch size 4 (diverges)" in assert_drawn(figures.batch_validation, run).alt
+        assert_readable(batch_table(run), *said.values())
+
+    def test_one_of_two_is_left_out_of_the_mean(self):
+        run = course(*PAPER)
+        run = replace(run, results=run.results | {("0.5 eta_crit", 4, 1): self.BAD})
+        ours = claims([run])["performance"].ours
+        assert ours.startswith("0.090 (4), ") and ours.endswith(": 1 of 2 trainings at batch size 4")
+
+    def test_too_few_batch_sizes_are_left(self):
+        run = changed(changed(course(*PAPER), 4, self.BAD), 8, self.BAD)
+        found = verdicts(run)
+        assert found["performance"] is found["alignment"] is found["catapults"] is found["validation"] is None
+        every = replace(run, results=dict.fromkeys(run.results, self.BAD))
+        assert set(verdicts(every).values()) == {None}
+        assert_readable(batch_table(every), *claims([every]).values())
+        assert_drawn(figures.batch_sizes, every)
+
+    def test_the_spread_is_that_of_sizes_compared_at_both_rates(self):
+        """Of 0.8 at the large rate, 0.3 is left without the largest batch, which diverges at the small one."""
+        run = course(*PAPER, small=([0] * 4, [0.5, 0.5, 0.6, 9.0], [0.5] * 4))
+        run = replace(run, results=run.results | {(0.01, 32, seed): self.BAD for seed in (0, 1)})
+        claim = claims([run])["small_spread"]
+        assert "differ by 0.100; at the large rate by 0.300; left out" in claim.ours and claim.verdict == REPRODUCED
 
 
 class TestFigures:
@@ -219,7 +284,7 @@ class TestFigures:
         run = course(*PAPER, small=([0] * 4, [0.5] * 4, [0.5] * 4))
         figure = assert_drawn(figures.batch_sizes, run)
         assert "over 2 seeds" in figure.caption
-        assert "catapults at η = 0.5 η_crit: 90 (4), 30 (8), 10 (16), 0 (32)" in figure.alt
+        assert "steps above at η = 0.5 η_crit: 90 (4), 30 (8), 10 (16), 0 (32)" in figure.alt
         assert "test loss at η = 0.01: 0.5 (4)" in figure.alt
         along = assert_drawn(figures.batch_validation, run)
         assert "batch size 4: from 2 to 0.09 at best" in along.alt and "at η = 0.5 η_crit" in along.caption
@@ -232,4 +297,4 @@ class TestFigures:
         run = course(*PAPER)
         run = replace(run, results={key: at_once(result) for key, result in run.results.items()})
         assert_drawn(figures.batch_validation, run), assert_drawn(figures.batch_sizes, run)
-        assert_readable(batch_table(run), run.describe(), *claims(run, {}).values())
+        assert_readable(batch_table(run), *claims([run]).values())

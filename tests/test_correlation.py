@@ -1,10 +1,24 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from catapults.claims.correlation import decimals, pearson, percent_or_loss, plus_minus, signed, spearman
+from catapults.experiments.fits import undiverged
+from catapults.paper import NOT_COMPARED, NOT_REPRODUCED, REPRODUCED
+from catapults.paper.correlation import Order, follows, pearson, signed, spearman
+from catapults.paper.measurements import (
+    ALIGNMENT,
+    CATAPULTS,
+    STEPS_ABOVE,
+    ends,
+    mean_and_deviation,
+    performance,
+    validation,
+    without_diverged,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from learning_samples import made
 
 
 def by_hand(a, b):
@@ -67,22 +81,85 @@ class TestWhatIsNotKnown:
         assert math.isnan(of(a, b))
 
 
+ORDER = Order("batch size", "as batches get smaller", -1, [5, 10, 50])
+
+
+class TestFollows:
+    @pytest.mark.parametrize(
+        "direction, grows, values, holds",
+        [
+            (1, True, [1, 2, 3], REPRODUCED),
+            (1, False, [1, 2, 3], NOT_REPRODUCED),
+            (1, False, [3, 2, 1], REPRODUCED),
+            (-1, True, [3, 2, 1], REPRODUCED),
+            (-1, False, [3, 2, 1], NOT_REPRODUCED),
+            (1, True, [2, 1, 3], NOT_REPRODUCED),  # a rank correlation of 0.5
+            (1, True, [1, 1, 1], NOT_COMPARED),
+            (1, True, [1, math.nan, 3], NOT_COMPARED),  # of which two are left
+        ],
+    )
+    def test_both_signs_and_both_directions(self, direction, grows, values, holds):
+        assert (
+            follows(ALIGNMENT, grows, replace(ORDER, direction=direction), [*map(float, values)], "yes").verdict
+            == holds
+        )
+
+    @pytest.mark.parametrize("places", [[], [5], [5, 10]])
+    def test_fewer_than_three_are_no_trend(self, places):
+        claim = follows(ALIGNMENT, True, replace(ORDER, places=places), [0.1 * p for p in places], "yes")
+        assert claim.verdict == NOT_COMPARED and "nan" not in claim.sentence + claim.ours
+
+    def test_both_ends_have_to_be_in_order(self):
+        """Four of five rise, the last place is lower than the first: its two trainings count together."""
+        order = Order("number of catapults", "as the number of catapults grows", 1, [0, 1, 2, 3, 4, 4])
+        values = [0.4, 0.5, 0.6, 0.7, 0.8, -0.5]
+        assert spearman(order.places[:5], values[:5]) == pytest.approx(1)
+        assert follows(ALIGNMENT, True, order, values, "yes").verdict == NOT_REPRODUCED
+
+    def test_its_words(self):
+        claim = follows(
+            ALIGNMENT, True, replace(ORDER, left_out="left out: 2 of 9"), [0.9, 0.5, 0.1], "yes", "figure 9"
+        )
+        assert claim.statement == "the alignment grows as batches get smaller"
+        listed = "0.900 (5), 0.500 (10), 0.100 (50)"
+        assert claim.ours == f"{listed}; rank correlation with the batch size −1.00; left out: 2 of 9"
+        said = f"The alignment by batch size is {listed}; the rank correlation is −1.00; left out: 2 of 9."
+        assert claim.sentence == said and claim.shown_in == ("figure 9",) and claim.paper == "yes"
+
+
 @pytest.mark.parametrize(
-    "text, expected",
-    [
-        (signed(0.567), "+0.57"),
-        (signed(-0.567), "−0.57"),
-        (signed(math.nan), "–"),
-        (decimals(0.12345, 3), "0.123"),
-        (decimals(math.nan, 3), "–"),
-        (percent_or_loss(0.1234, True), "0.123"),
-        (percent_or_loss(0.1234, False), "12.3 %"),
-        (percent_or_loss(math.nan, False), "–"),
-        (plus_minus(0.1234, 0.0056), "0.12 ± 0.01"),
-        (plus_minus(0.1234, 0.0056, 1, 100, " %"), "12.3 ± 0.6 %"),
-        (plus_minus(0.1234, math.nan, 3), "0.123"),
-        (plus_minus(math.nan, math.nan), "–"),
-    ],
-)
-def test_as_text(text, expected):
-    assert text == expected
+    "value, expected", [(0.567, "+0.57"), (-0.567, "−0.57"), (math.nan, "–")]
+)  # fmt: skip
+def test_signed(value, expected):
+    assert signed(value) == expected
+
+
+class TestMeasurements:
+    def test_as_text(self):
+        a, b = made(0.1234, 0.5, error=0.25), made(0.1334, math.nan, error=0.27)
+        loss, error = performance("loss"), performance("error")
+        assert loss.write(0.12345) == "0.123" and error.write(0.1234) == "12.3 %" and loss.write(math.nan) == "–"
+        assert error.write_mean([a, b]) == "26.0 ± 1.4 %" and error.write_mean([a]) == "25.0 %"
+        assert loss.write_mean([made(0.1234, 0.5), made(0.1334, 0.5)]) == "0.128 ± 0.007"
+        assert ALIGNMENT.write_mean([a, b]) == "0.500"
+        assert ALIGNMENT.write_mean([b]) == ALIGNMENT.write_mean([]) == "–"
+
+    def test_which_there_are(self):
+        result = replace(made(0.4, 0.5, error=0.25), validation_loss=np.array([3.0, 2.0, 1.0]), catapults=7, spikes=3)
+        assert performance("error").of(result) == 0.25 == validation("error").of(result)
+        as_loss = replace(result, measure="loss")
+        assert performance("loss").of(as_loss) == 0.4 and validation("loss").of(as_loss) == 2.0
+        assert STEPS_ABOVE.of(result) == 7 and CATAPULTS.of(result) == 3
+        assert (performance("loss").title, validation("error").title) == ("test loss", "best validation error")
+
+    def test_mean_and_deviation(self):
+        assert mean_and_deviation([1.0, 3.0, math.nan]) == (2.0, pytest.approx(math.sqrt(2)))
+        for values, mean in (([], math.nan), ([math.nan], math.nan), ([4.0, math.inf], 4.0)):
+            assert mean_and_deviation(values) == pytest.approx((mean, math.nan), nan_ok=True)
+
+    def test_what_diverges(self):
+        fine, bad = made(1.0, 0.5), made(1.0, 0.5, diverged=True)
+        assert ends([fine, fine]) == "2 of 2" and without_diverged([fine]) == ""
+        assert ends([fine, bad]) == "1 of 2, 1 diverges" and ends([bad, bad]) == "0 of 2, 2 diverge"
+        assert without_diverged([fine, bad, bad]) == "left out: 2 of 3 trainings, which diverge"
+        assert undiverged([fine, bad, fine]) == [fine, fine]

@@ -103,7 +103,7 @@ def test_digest_says_whether_the_numbers_are_the_same(folder):
 def test_digest_of_a_synthetic_task(folder):
     """As it is on any machine: inputs are drawn by NumPy, the rest is rounded from double precision."""
     task = data.load("rank-4", 5, 3, 2, dim=6, seed=1)
-    assert task.digest == "6fdefa76009805e1df263bc64445ad8c3c259975f4df99fc3e23ca11d2350779"
+    assert task.digest == "d9cc39bf7f8484f8cf059367c21f1082454655a5f6f048bf11cb21288058dd5c"
     task.egop[0, 0] += 1
     assert task.digest != data.load("rank-4", 5, 3, 2, dim=6, seed=1).digest
 
@@ -282,3 +282,10 @@ def test_label_noise_of_the_paper_is_told(folder):
     np.savez(folder / "mine.npz", images=images(2000, 1, 1), labels=np.arange(2000) % 2)
     source = data.load("mine", 2000, label_noise=0.1, seed=3).source
     assert source.endswith("seed 3; 10 % of the training labels (200 of 2000) are wrong.")
+
+
+def test_all_seeds_of_a_synthetic_task_are_judged_by_one_test_set():
+    first, second = (data.load("rank-2", 5, 5, 5, seed=seed) for seed in (0, 1))
+    assert torch.equal(first.test.inputs, second.test.inputs) and torch.equal(first.test.targets, second.test.targets)
+    assert not torch.equal(first.train.inputs, second.train.inputs)
+    assert not torch.equal(first.validation.inputs, second.validation.inputs)

@@ -1,7 +1,10 @@
 import math
 
+import matplotlib as mpl
+import numpy as np
 import pytest
 from catapults.display import MIME, Figure, Text, number, table
+from catapults.figures.base import canvas
 
 
 @pytest.mark.parametrize(
@@ -23,3 +26,23 @@ def test_objects_show_themselves_and_carry_their_data():
     assert figure[MIME] == {"kind": "figure", "name": "name", "caption": "a caption", "alt": "an alternative"}
     assert Text("**bold**", {"kind": "x"})._repr_mimebundle_()[MIME] == {"kind": "x"}
     assert MIME not in Text("plain")._repr_mimebundle_()
+
+
+def test_figures_take_nothing_from_the_readers_own_style():
+    """A matplotlibrc that asks for LaTeX, which is not here, or for colours."""
+    mine = {"text.usetex": True, "axes.facecolor": "red", "font.size": 30, "lines.linewidth": 9}
+
+    def drawn():
+        with canvas("x") as (figure, save):
+            axes = figure.subplots()
+            axes.plot([1, 2], [1, 2], label="$x$")
+            axes.legend()
+        return save("A caption.", "An alternative text.")
+
+    with mpl.rc_context(mine):
+        changed = drawn()
+    assert changed.svg == drawn().svg
+
+
+def test_numbers_of_any_kind():
+    assert number(np.float32(0.1)) == "0.1" and number(3) == "3" and number(np.float64(2e5)) == "2e+05"

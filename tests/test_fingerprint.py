@@ -1,101 +1,246 @@
-"""What a piece of code depends on, and what it does not."""
+"""What a result depends on: the code that a training runs through, and not how this is written or told."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from catapults import fingerprint
-from catapults.fingerprint import library_files
+from catapults.compute import fingerprint
+from catapults.compute.fingerprint import changed, modules, of_code
+
+LIBRARY = Path(fingerprint.__file__).parents[1]
+TRAININGS = LIBRARY / "compute" / "trainings"
+KINDS = ["descent", "stochastic", "fits"]
+CODE = '''"""A module."""
+
+from dataclasses import dataclass
 
 
-def test_imports_are_followed():
-    package = Path(fingerprint.__file__).parent
+@dataclass
+class Step:
+    """What a step has."""
 
-    def names(code):
-        return {path.relative_to(package).with_suffix("").as_posix() for path in library_files([code])}
-
-    assert names("import torch") == names("from . import tangent") == {"__init__"}
-    assert names("import catapults_of_others") == names("from catapults.book import stage") == {"__init__"}
-    assert names("from catapults import models") == {"__init__", "checks", "models"}
-    assert names("%matplotlib inline\nimport catapults.tangent.hessian") >= {
-        "tangent/hessian",
-        "tangent/kernel",
-        "models",
-    }
-    assert "training" not in names("from catapults.tangent import tangent_kernel")
-    everything = {
-        path.relative_to(package).with_suffix("").as_posix()
-        for path in [*package.glob("*.py"), *package.glob("*/*.py")]
-        if path.parent.name != "book"
-    }
-    assert names("import catapults") == names("%%bash\nls") == names("from catapults import book.") == everything
+    rate: float  # eta
+    "its rate"
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "from catapults.experiments.gd_catapult import GDCatapult",
-        "from catapults.experiments import gd_catapult as experiment",
-        "import catapults.experiments.gd_catapult",
-    ],
-)
-def test_imports_are_followed_into_packages_but_not_to_siblings(code, tmp_path, monkeypatch):
-    files = {
-        "__init__": "",
-        "models": "",
-        "training": "",
-        "experiments/__init__": "from .base import Experiment",
-        "experiments/base": "from .. import models",
-        "experiments/gd_catapult": "from ..training import History\nfrom . import base",
-        "experiments/other": "from .gd_catapult import GDCatapult",
-        "book/__init__": "",
-    }
-    for name, source in files.items():
-        path = tmp_path / f"{name}.py"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(source)
-    monkeypatch.setattr(fingerprint, "_PACKAGE", tmp_path)
-    found = {path.relative_to(tmp_path).with_suffix("").as_posix() for path in library_files([code])}
-    assert found == files.keys() - {"experiments/other", "book/__init__"}
+def step(weights, rate, *, sign=-1):
+    """A step."""
+    if rate < 0:
+        raise ValueError(f"rate = {rate}: allowed are positive numbers") from None
+    for weight in weights:
+        weight += sign * rate
+        print(f"{weight!r:>{10}} of {rate}")
+    return weights, b"x", 1_000.0, ..., None, lambda a, /, *b, **c: (a, b, c)
+'''
+
+
+def hashed(tmp_path: Path, code: str) -> str:
+    path = tmp_path / f"module{len(list(tmp_path.iterdir()))}.py"
+    path.write_text(code)
+    return of_code(path)
+
+
+class TestTheHashOfAFile:
+    @pytest.mark.parametrize(
+        "old, new",
+        [
+            ('"""A module."""', '"""Another sentence."""'),
+            ('"""A module."""', ""),
+            ('    """What a step has."""\n\n', ""),
+            ('"its rate"', '"what it is multiplied by"'),
+            ('    """A step."""\n', ""),
+            ("  # eta", ""),
+            ("allowed are positive numbers", "only positive numbers are allowed"),
+            ('f"rate = {rate}: allowed are positive numbers"', '"wrong", rate'),
+            ("for weight in weights:", "for weight in (weights):  # all of them\n"),
+            ("1_000.0", "1e3"),
+            ("*, sign=-1", "*,\n    sign=-1,\n"),
+        ],
+    )
+    def test_does_not_change_with(self, old, new, tmp_path):
+        assert CODE.count(old) >= 1
+        assert hashed(tmp_path, CODE.replace(old, new)) == hashed(tmp_path, CODE)
+
+    @pytest.mark.parametrize(
+        "old, new",
+        [
+            ("ValueError", "TypeError"),
+            (" from None", ""),
+            ("rate < 0", "rate <= 0"),
+            ("sign=-1", "sign=1"),
+            ("sign=-1", "sign"),
+            ("*, sign", "sign"),
+            ("weight += sign", "weight -= sign"),
+            ("rate: float", "rate: int"),
+            ("@dataclass\n", ""),
+            ("!r:", "!s:"),
+            ("{10}", "{11}"),
+            ("1_000.0", "1000"),
+            ('b"x"', '"x"'),
+            ("        print(", "    print("),  # out of the loop
+            ("    return weights", "        return weights"),  # into it
+            ("/, *b", "*b"),
+            ("(a, b, c)", "(a, (b, c))"),
+        ],
+    )
+    def test_changes_with(self, old, new, tmp_path):
+        assert CODE.count(old) == 1
+        assert hashed(tmp_path, CODE.replace(old, new)) != hashed(tmp_path, CODE)
+
+    def test_sees_a_change_at_once(self, tmp_path):
+        path = tmp_path / "module.py"
+        path.write_text("x = 1")
+        before = of_code(path)
+        path.write_text("x = 2")
+        assert of_code(path) != before
+
+
+SYNTAX = """
+async def f(a: int, *b: 'x', c=1, **d) -> None:
+    async with a as b, c:
+        await d
+    async for x in [y async for y in a if y]:
+        yield x
+    else:
+        del a.b, c[1:2, ::3]
+try:
+    global z
+    assert x, 'y'
+except* (A, B) as e:
+    raise
+else:
+    pass
+finally:
+    z: int
+match x:
+    case [1, *rest] if rest: ...
+    case {'a': A(b=1, c=None), **d} | (None as d): ...
+x = u'a' 'b' f'{x=}' f'{y!r:^{z}}' 'c{}' f'{x:}' f'{{'
+x @= -1j if not x else (y := {**a, 'b': {*c}})
+with (a as b, c): 'd'
+class A(B, metaclass=C): 'doc'; x: int = 0xFF; y = '\\N{BULLET}\\ud800\\U0001faef'
+"""
+
+
+def other_pythons() -> list[str]:
+    """Other versions from 3.11 on that are installed here, as pyenv and Debian put them."""
+    found = []
+    for name in (f"python3.{minor}" for minor in range(11, 16) if minor != sys.version_info.minor):
+        places = [*Path.home().glob(f".pyenv/versions/*/bin/{name}"), Path("/usr/bin", name)]
+        found += [str(place) for place in places if place.exists()][:1]
+    return found
+
+
+def test_hashes_are_the_same_under_every_version_of_python(tmp_path):
+    """Of the whole library and of a file with one of each piece of syntax."""
+    (tmp_path / "syntax.py").write_text(CODE + SYNTAX, encoding="utf-8")
+    files = [tmp_path / "syntax.py", *sorted(LIBRARY.rglob("*.py"))]
+    expected = [of_code(path) for path in files]
+    assert expected[0] == "a973228c56a1", "the form in which code is hashed has changed: so does every key and record"
+    script = tmp_path / "script.py"
+    lines = f"\nfor path in {list(map(str, files))!r}:\n    print(of_code(Path(path)))\n"
+    script.write_text(Path(fingerprint.__file__).read_text(encoding="utf-8") + lines, encoding="utf-8")
+    for python in other_pythons():
+        done = subprocess.run([python, "-I", script], capture_output=True, text=True)
+        assert done.stdout.split() == expected, (python, done.stderr)
 
 
 def package(folder: Path, files: dict[str, str]) -> Path:
     for name, source in files.items():
         path = folder / f"{name}.py"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True, parents=True)
         path.write_text(source)
     return folder
 
 
-class TestAModule:
-    def test_of_the_library_with_what_it_imports(self, tmp_path, monkeypatch):
-        files = {"__init__": "", "models": "", "training": "from . import models", "other": ""}
-        monkeypatch.setattr(fingerprint, "_PACKAGE", package(tmp_path, files))
-        before = fingerprint.of_module("catapults.training")
-        assert before.keys() == {"__init__.py", "models.py", "training.py"}
-        (tmp_path / "other.py").write_text("# changed")
-        assert fingerprint.of_module("catapults.training") == before
-        (tmp_path / "models.py").write_text("# changed")
-        after = fingerprint.of_module("catapults.training")
-        assert {name for name in before if before[name] != after[name]} == {"models.py"}
+class TestWhatAFileReaches:
+    FILES = {
+        "__init__": "",
+        "models": "",
+        "checks": "",
+        "other": "",
+        "tangent/__init__": "from . import kernel",
+        "tangent/kernel": "from ..models import fcn",
+        "tangent/unused": "",
+        "experiments/__init__": "from .base import Experiment",
+        "experiments/base": "from .. import checks",
+        "data/__init__": "from .names import parse\n\ndef load():\n    from . import tasks",
+        "data/names": "from .. import other",
+        "data/tasks": "from .names import parse",
+        "paper/__init__": "",
+        "compute/trainings/__init__": "from ... import checks",
+        "compute/trainings/descent": "from ...tangent import kernel\nfrom ...experiments import Experiment\n"
+        "from ...data import load\nfrom . import networks",
+        "compute/trainings/networks": "import catapults.models",
+        "compute/trainings/fits": "",
+    }
+    REACHED = {
+        "compute/trainings/descent.py", "compute/trainings/networks.py", "models.py", "tangent/__init__.py",
+        "tangent/kernel.py", "data/tasks.py",
+    }  # fmt: skip
 
-    def test_of_ones_own(self, tmp_path, monkeypatch):
-        (tmp_path / "module_of_ones_own.py").write_text("from catapults import models\n")
-        monkeypatch.syspath_prepend(tmp_path)
-        __import__("module_of_ones_own")
-        before = fingerprint.of_module("module_of_ones_own")
-        assert before.keys() == {"module_of_ones_own", "__init__.py", "checks.py", "models.py"}
-        (tmp_path / "module_of_ones_own.py").write_text("from catapults import models\n# changed\n")
-        after = fingerprint.of_module("module_of_ones_own")
-        assert {name for name in before if before[name] != after[name]} == {"module_of_ones_own"}
+    @pytest.fixture
+    def library(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(fingerprint, "_PACKAGE", package(tmp_path / "catapults", self.FILES))
+        return tmp_path / "catapults"
 
-    def test_of_a_notebook(self, monkeypatch):
-        monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
-        with pytest.raises(ValueError, match="module = '__main__': what is defined here has no file; allowed are"):
-            fingerprint.of_module("__main__")
+    def test_is_followed_into_packages_but_not_to_siblings(self, library):
+        assert modules(library / "compute" / "trainings" / "descent.py").keys() == self.REACHED
+
+    def test_says_what_has_changed(self, library):
+        start = library / "compute" / "trainings" / "descent.py"
+        before = modules(start)
+        for name in self.FILES.keys() - {name.removesuffix(".py") for name in self.REACHED}:
+            (library / f"{name}.py").write_text(self.FILES[name] + "\nchanged = 1")
+        assert modules(start) == before
+        (library / "models.py").write_text("changed = 1")
+        (library / "tangent" / "kernel.py").write_text("from ..models import fcn\nfrom .. import other")
+        assert changed(before, modules(start)) == ["models.py", "other.py", "tangent/kernel.py"]
+
+    def test_of_a_file_of_ones_own(self, library, tmp_path):
+        mine = tmp_path / "mine.py"
+        mine.write_text("from catapults import models\nimport samples\nfrom . import beside")
+        before = modules(mine)
+        assert before.keys() == {"mine.py", "models.py"}
+        mine.write_text("from catapults import models\nx = 1")
+        assert changed(before, modules(mine)) == ["mine.py"]
+
+
+class TestTheTrainings:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_do_not_depend_on_what_is_shown(self, kind):
+        """A changed plot, claim, sentence or number format trains nothing."""
+        reached = modules(TRAININGS / f"{kind}.py")
+        packages = ("paper/", "figures/", "book/", "experiments/", "display")
+        assert not [name for name in reached if name.startswith(packages)]
+        assert not {"compute/sweep.py", "compute/store.py", "compute/record.py", "compute/estimate.py"} & reached.keys()
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_depend_on_what_they_run_through(self, kind):
+        """Every module of the library that is executed when a task is drawn and trained, but those in the key."""
+        code = f"""
+import sys
+from catapults import experiments
+from catapults.experiments import descent, fits, stochastic
+known = set(sys.modules)
+from catapults.compute.trainings import {kind}
+import catapults.data.tasks
+print(*(name for name in set(sys.modules) - known if name.startswith("catapults.")))
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        files = {Path(*name.split(".")[1:]) for name in done.stdout.split()}
+        executed = {
+            f"{f}.py" if (LIBRARY / f"{f}.py").exists() else f"{f}/__init__.py" for f in map(Path.as_posix, files)
+        }
+        reached = modules(TRAININGS / f"{kind}.py").keys()
+        assert {name for name in executed - reached if not name.startswith("compute/")} <= NOT_TRAINING
+        assert {"models.py", "history.py", "schedules.py", "data/tasks.py", "data/synthetic.py"} <= reached
+        assert f"compute/trainings/{kind}.py" in reached and "tangent/kernel.py" in reached
+
+
+NOT_TRAINING = {"display.py"}  # a bar of progress
 
 
 def test_versions():
-    versions = fingerprint.dependencies("papermill")
-    assert {"torch", "numpy", "python", "papermill"} <= versions.keys() and "pytest" not in versions
-    assert "papermill" not in fingerprint.dependencies()
+    assert fingerprint.dependencies().keys() == {"torch", "numpy", "scipy", "python"}

@@ -1,21 +1,24 @@
+import json
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
-from catapults.claims import GIVEN, NOT_COMPARED, NOT_REPRODUCED, REPRODUCED
-from catapults.claims.gd_catapult import claims
+from catapults.compute import obtain
 from catapults.display import MIME
 from catapults.experiments import ParameterError
-from catapults.experiments.gd_catapult import GDCatapult
+from catapults.experiments.gd_catapult import GDCatapult, GDRun
 from catapults.figures import gd_catapult as figures
-from catapults.training import History, Step
+from catapults.paper import GIVEN, NOT_COMPARED, NOT_REPRODUCED, REPRODUCED, judge, quotes
+from catapults.paper.descriptions import describe
+from catapults.paper.gd_catapult import claims
+from catapults.paper.quotes import CriticalRate
+from histories import history, made, measured
 
 SMALL = {
     "dataset": "rank-2", "architecture": "fcn", "norm": None, "depth": 3, "width": 64, "image_size": None,
     "n_train": 16, "labels": "zero-one", "parameterization": "ntk", "gain": 1.0, "bias": False,
-    "learning_rate": "1.5 eta_crit", "steps": 6, "top": 2, "hessian_every": 2, "seed": 0, "device": "cpu",
+    "learning_rate": "1.5 eta_crit", "steps": 6, "top": 2, "hessian_every": 2, "seed": 0, "seeds": 1,
 }  # fmt: skip
 WRN = {"dataset": "cifar-2", "architecture": "wrn", "depth": 10}
 
@@ -46,7 +49,7 @@ WRN = {"dataset": "cifar-2", "architecture": "wrn", "depth": 10}
         ({"hessian_every": 0}, "hessian_every = 0: input should be greater than or equal to 1"),
         ({"hessian_every": 2.5}, "hessian_every = 2.5: input should be a valid integer"),
         ({"dataset": "cifr-2"}, "dataset = 'cifr-2'.*did you mean 'cifar-2'"),
-        ({"device": "tpu"}, "device = 'tpu': allowed on this machine are auto"),
+        ({"seeds": 0}, "seeds = 0: input should be greater than or equal to 1"),
         ({"architecture": "cnn"}, "architecture = 'cnn': 'rank-2' holds vectors; allowed is 'fcn'"),
         ({"architecture": "wrn", "depth": 10}, "architecture = 'wrn': 'rank-2' holds vectors; allowed is 'fcn'"),
         (WRN | {"depth": 11}, r"depth = 11: a Wide ResNet allows 6 b \+ 4"),
@@ -86,81 +89,110 @@ def test_a_namespace_may_hold_other_names():
     assert GDCatapult.from_namespace(SMALL | {"np": np, "_": 3}) == GDCatapult.create(**SMALL)
 
 
+def computed(**changed) -> tuple[list[GDRun], object]:
+    """What training gives, and the results."""
+    page = GDCatapult.create(**SMALL | changed)
+    results = obtain(page, device="cpu", progress=False)
+    return page.runs(results), results
+
+
 @pytest.fixture(scope="module")
-def run():
-    return GDCatapult.create(**SMALL).run()
+def trained(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CATAPULTS_RESULTS", str(tmp_path_factory.mktemp("results")))
+        yield computed(seeds=2)
 
 
-def test_a_run(run):
-    assert len(run.history) == 7
-    assert run.learning_rate == pytest.approx(1.5 * run.critical_learning_rate, rel=1e-4)
-    assert run.hessian[1][0] == pytest.approx(run.critical_learning_rate, rel=0.3)
-    assert run.parameters == 100 * 64 + 64 * 64 + 64
-    assert "rank-2" in run.describe().markdown and "16 samples" in run.describe().markdown
+class TestATraining:
+    def test_its_numbers(self, trained):
+        run = trained[0][0]
+        assert len(run.history) == 6 and len(run.history.loss) == 7
+        assert run.learning_rate == pytest.approx(1.5 * run.critical_learning_rate, rel=1e-4)
+        assert run.hessian[1][0] == pytest.approx(run.critical_learning_rate, rel=0.3)
+        assert run.parameters == 100 * 64 + 64 * 64 + 64
+
+    def test_the_hessian_is_measured_every_so_many_iterations(self, trained):
+        run = trained[0][0]
+        iterations, exact, approximate = run.hessian
+        assert list(iterations) == [0, 2, 4, 6] and exact[0] == run.history.hessian_critical_learning_rate[0]
+        np.testing.assert_array_equal(approximate, run.history.critical_learning_rate[::2])
+
+    def test_each_seed_is_a_training(self, trained):
+        first, second = trained[0]
+        assert (first.experiment.seed, second.experiment.seed) == (0, 1) and len(trained[1]) == 2
+        assert first.history.loss[0] != second.history.loss[0]
+
+    def test_its_claims_and_its_description(self, trained):
+        runs, results = trained
+        page = GDCatapult.create(**SMALL | {"seeds": 2})
+        assert dict(judge(page, results)) == dict(claims(runs))
+        said = describe(runs, results).markdown
+        assert "rank-2" in said and "16 samples" in said and "Seeds: 0, 1." in said and "The 2 trainings took" in said
+
+    def test_a_divergence(self):
+        (bad,), _ = computed(learning_rate="50 eta_crit", steps=40, top=[1, 3])
+        assert bad.history.diverged and verdicts(bad)["spike"] is False
+        assert len(bad.hessian[0]) >= 1 and bad.hessian[0][-1] < len(bad.history)
+        assert not [text for text in texts(bad) if "nan" in text or "inf" in text]
 
 
-def test_the_hessian_is_measured_every_so_many_iterations(run):
-    iterations, exact, approximate = run.hessian
-    assert list(iterations) == [0, 2, 4, 6] and exact[0] == run.history.hessian_critical_learning_rate[0]
-    np.testing.assert_array_equal(approximate, run.history.critical_learning_rate[::2])
-    once = GDCatapult.create(**SMALL | {"hessian_every": None}).run()
-    assert list(once.hessian[0]) == [0] and once.hessian[1][0] == exact[0]
+@pytest.fixture(autouse=True)
+def _results(tmp_path, monkeypatch):
+    monkeypatch.setenv("CATAPULTS_RESULTS", str(tmp_path))
 
 
-def test_several_dimensions_are_those_one_by_one(run):
-    several = GDCatapult.create(**SMALL | {"top": [2, 5]}).run()
-    assert several.history.tops == (2, 5) and several.top == 5 and run.top == 2
-    assert several.share_of_spike_in_top(2) == pytest.approx(run.share_of_spike_in_top(2), rel=1e-4)
-    assert several.history.split(5)[0] == pytest.approx(run.history.loss - several.history.split(5)[1], rel=1e-4)
-
-
-@pytest.mark.parametrize("norm, said", [(None, "Wide ResNet 10-1 without a norm"), ("layer", "with a norm over each")])
-@pytest.mark.usefixtures("cifar10")
-def test_a_wide_resnet(norm, said):
-    small = WRN | {"norm": norm, "width": 1, "image_size": 4, "n_train": 4, "steps": 1, "top": 1}
-    run = GDCatapult.create(**SMALL | small).run()
-    assert said in run.describe().markdown and np.isfinite(run.history.loss).all()
-    kinds = {type(module).__name__ for module in run.experiment.start().model.modules()}
-    assert ("GroupNorm" in kinds) is (norm is not None) and "BatchNorm2d" not in kinds
-
-
-def test_a_run_is_the_same_again_and_another_with_another_seed(run):
-    assert np.array_equal(run.history.loss, GDCatapult.create(**SMALL).run().history.loss)
-    assert not np.array_equal(run.history.loss, GDCatapult.create(**SMALL | {"seed": 1}).run().history.loss)
-
-
-def test_the_weights_do_not_depend_on_the_device_they_go_to():
-    model = GDCatapult.create(**SMALL).model(torch.zeros(2, 100), 1)
-    assert {p.device.type for p in model.parameters()} == {"cpu"}
-
-
-def course(run, loss, top, norm, diverged=False, hessian=1.0, tops=(2,)):
+def course(run, loss, top, norm, diverged=False, hessian=1.0, tops=(2,), kind=np.float64):
     """The run with another history.
 
     ``top``: L_<=s over the iterations, for several dimensions a list of them. ``hessian``: its critical rate in units
     of the kernel's, one for all iterations or one each.
     """
-    top = np.reshape(top, (len(tops), -1)).T
-    factors = np.broadcast_to(hessian, len(loss))
-    steps = [
-        Step(i, L, tuple((t, L - t) for t in T), k, 16 / k, f * 16 / k, 1, run.learning_rate, 0.0)
-        for i, (L, T, k, f) in enumerate(zip(loss, top.tolist(), norm, factors.tolist(), strict=True))
-    ]
-    return replace(run, history=History(steps, diverged, tops))
+    top, norm = np.reshape(top, (len(tops), -1)).T, np.array(norm)
+    splits = np.stack([top, np.array(loss)[:, None] - top], 2)
+    rates = {"critical_learning_rate": 16 / norm, "hessian_critical_learning_rate": np.array(hessian) * 16 / norm}
+    found = history(
+        loss,
+        0.6,
+        tops=tops,
+        kernel_norm=norm,
+        splits=splits,
+        unstable_directions=1,
+        diverged=diverged,
+        kind=kind,
+        **rates,
+    )
+    return replace(run, history=found)
+
+
+@pytest.fixture
+def run():
+    """Made by hand, at 1.5 times the critical rate, which is 16 / 40."""
+    page = GDCatapult.create(**SMALL)
+    experiment = page.trainings()["catapult"]
+    blank = page.run({"catapult": measured(history([1.0, 1.0], 0.6))})
+    assert experiment.learning_rate == page.learning_rate
+    return course(blank, LOSS, TOP, NORM)
 
 
 LOSS, TOP, NORM = [1.0, 3.0, 9.0, 0.5, 0.2], [0.5, 2.6, 8.3, 0.1, 0.05], [40.0, 42.0, 20.0, 5.0, 4.0]
 DRAW = [figures.loss_curve, figures.loss_and_norm, figures.loss_split, figures.hessian_along]
 
 
-def texts(run, quoted=None):
+def texts(run):
     """Every text that a page has on a run."""
-    return [run.describe().markdown] + [
+    said = describe([run], made((e, measured(run.history)) for e in run.experiment.experiments())).markdown
+    return [said] + [
         text
-        for part in [*claims(run, quoted or {}).values(), *(draw(run) for draw in DRAW)]
+        for part in [*claims([run]).values(), *(draw(run) for draw in DRAW)]
         for name, text in vars(part).items()
-        if name != "svg"
+        if name != "svg" and isinstance(text, str)
     ]
+
+
+def quoted(monkeypatch, critical, **settings):
+    """What the paper quotes is this."""
+    quote = CriticalRate("figure 99", {"dataset": "rank-2", "architecture": "fcn"} | settings, critical, 0.6)
+    monkeypatch.setattr(quotes, "_CRITICAL_RATES", (quote,))
 
 
 @pytest.fixture
@@ -175,9 +207,9 @@ def test_the_numbers_of_a_catapult(catapult):
     assert catapult.largest_rise_of_rest(2) == pytest.approx((0.7 - 0.4) / 0.5)
 
 
-def verdicts(run, quoted=None):
+def verdicts(run):
     holds = {REPRODUCED: True, NOT_REPRODUCED: False, NOT_COMPARED: None, GIVEN: "given"}
-    return {name: holds[claim.verdict] for name, claim in claims(run, quoted or {}).items()}
+    return {name: holds[claim.verdict] for name, claim in claims([run]).items()}
 
 
 def test_claims_hold_for_a_catapult(catapult):
@@ -185,25 +217,39 @@ def test_claims_hold_for_a_catapult(catapult):
     assert all(found[name] is True for name in ("spike", "norm", "top", "few", "hessian"))
     assert found["rate"] == "given"  # as a multiple
     assert found["rest"] is False  # it rises by 60 % of its start
-    assert found["value"] is None  # nothing is quoted
+    assert found["value"] is None  # what is quoted is for another network
 
 
-@pytest.mark.parametrize("quoted, holds", [(0.45, "given"), (0.81, False), (0.19, False)])
-def test_the_quoted_critical_rate_is_compared_within_a_factor_of_two(catapult, quoted, holds):
-    assert verdicts(catapult, {"critical_learning_rate": quoted})["value"] is holds  # ours: 16 / 40
+@pytest.mark.parametrize("critical, holds", [(0.45, "given"), (0.81, False), (0.19, False)])
+def test_the_quoted_critical_rate_is_compared_within_a_factor_of_two(catapult, monkeypatch, critical, holds):
+    quoted(monkeypatch, critical)
+    assert verdicts(catapult)["value"] is holds  # ours: 16 / 40
 
 
-def test_what_is_quoted_for_another_network_is_not_compared(catapult):
-    quoted = {"critical_learning_rate": 0.4, "learning_rate": 0.6, "settings": {"width": 1024, "depth": 3}}
-    claim = claims(catapult, quoted)["value"]
-    assert claim.verdict == NOT_COMPARED and "width = 1024 there, 64 here" in claim.sentence
-    assert claims(catapult, quoted)["rate"].paper == "0.6 > 0.4 (1.5 times)"
+def test_what_is_quoted_for_another_network_is_not_compared(catapult, monkeypatch):
+    quoted(monkeypatch, 0.4, width=1024, depth=3)
+    found = claims([catapult])
+    assert found["value"].verdict == NOT_COMPARED and "width = 1024 there, 64 here" in found["value"].sentence
+    assert found["rate"].paper == "0.6 > 0.4 (1.5 times; Fig. 99)"
 
 
-def test_an_absolute_rate_is_compared(run):
-    rates = (run.critical_learning_rate * factor for factor in (0.9, 1.1))
-    found = (GDCatapult.create(**SMALL | {"learning_rate": rate, "steps": 1}).run() for rate in rates)
-    assert [verdicts(run)["rate"] for run in found] == [False, True]
+@pytest.mark.parametrize("rate, holds", [(0.59, True), (0.39, False)])
+def test_an_absolute_rate_is_compared(run, rate, holds):
+    page = run.experiment.model_copy(update={"learning_rate": rate})
+    changed = replace(run.history, learning_rate=np.full(4, rate))
+    assert verdicts(replace(run, experiment=page, history=changed))["rate"] is holds
+
+
+def test_over_seeds_the_first_is_shown_and_all_are_counted(catapult, run):
+    calm = course(run, [1.0, 0.9, 0.8], [0.5, 0.45, 0.4], [40.0, 40.1, 40.2])
+    found = claims([catapult, calm, catapult])
+    assert (found["spike"].verdict, found["spike"].held) == (REPRODUCED, (2, 3))
+    assert found["norm"].held == (2, 2)  # without a spike it is not compared
+    assert found["rate"].held is None  # we chose it
+    table = found._repr_mimebundle_()["text/markdown"].splitlines()
+    assert "| 2 of 3 seeds |" in table[3] and "| – |" in table[2] and "first seed" in table[0]
+    assert dict(claims([calm, catapult]))["norm"].verdict == NOT_COMPARED
+    assert claims([calm, catapult])["norm"].seeds == "1 of 1 seed"
 
 
 def test_claims_fail_without_a_catapult(run):
@@ -212,42 +258,41 @@ def test_claims_fail_without_a_catapult(run):
     found = verdicts(calm)
     assert found["spike"] is False
     assert [found[name] for name in ("norm", "top", "rest")] == [None] * 3  # they speak of a spike
-    assert "no catapult" in claims(calm, {})["spike"].sentence
+    assert "no catapult" in claims([calm])["spike"].sentence
 
 
-@pytest.mark.parametrize("last", [math.inf, 3e6])
-@pytest.mark.parametrize("hessian", [1.0, [1.0, math.nan, math.nan, math.nan], [1.0, math.inf, 1.0, math.nan]])
-@pytest.mark.parametrize("tops, top", [((2,), [0.5, 29, 890, math.nan]), ((1, 2), [0.4, 27, 880, math.nan] * 2)])
+@pytest.mark.parametrize(
+    "last, hessian, tops, top",
+    [
+        (math.inf, 1.0, (2,), [0.5, 29, 890, math.nan]),
+        (3e6, [1.0, math.nan, math.nan, math.nan], (1, 2), [0.4, 27, 880, math.nan] * 2),
+        (math.inf, [1.0, math.inf, 1.0, math.nan], (1, 2), [0.4, 27, 880, math.nan] * 2),
+    ],
+)
 def test_claims_fail_for_a_divergence(run, last, hessian, tops, top):
     norm = [40.0, 50.0, 90.0, math.nan]
     bad = replace(course(run, [1.0, 30.0, 900.0, last], top, norm, True, hessian, tops), outputs=3)
     found = verdicts(bad)
     assert found["spike"] is False
     assert [found[name] for name in ("norm", "top", "rest", "few")] == [None] * 4
-    said = claims(bad, {})
+    said = claims([bad])
     assert "diverges" in said["spike"].sentence and "diverges" in figures.loss_curve(bad).alt
-    assert not [text for text in texts(bad, {"critical_learning_rate": 1.0}) if "nan" in text or "inf" in text]
-
-
-@pytest.mark.parametrize("changed", [{}, {"top": [1, 3]}, {"dataset": "full-rank", "hessian_every": 1}])
-def test_a_real_divergence(changed):
-    bad = GDCatapult.create(**SMALL | {"learning_rate": "50 eta_crit", "steps": 40} | changed).run()
-    assert bad.history.diverged and verdicts(bad)["spike"] is False
-    assert len(bad.hessian[0]) >= 1 and bad.hessian[0][-1] < len(bad.history) - 1
     assert not [text for text in texts(bad) if "nan" in text or "inf" in text]
 
 
 def test_a_spike_that_does_not_come_back(run):
     high = course(run, [1.0, 9.0, 5.0], [0.5, 8.5, 4.5], [40.0, 20.0, 10.0])
     assert high.back is None and verdicts(high)["spike"] is False
-    assert "does not come back" in claims(high, {})["spike"].sentence
+    assert "does not come back" in claims([high])["spike"].sentence
 
 
 def test_claims_show_a_table_and_carry_their_verdicts(catapult):
-    bundle = claims(catapult, {"critical_learning_rate": 0.9})._repr_mimebundle_()
+    bundle = claims([catapult])._repr_mimebundle_()
     assert bundle["text/markdown"].count("\n") == 10  # a header, a line, nine claims
     assert "✗ not reproduced" in bundle["text/markdown"]
     assert bundle[MIME]["claims"]["spike"]["verdict"] == "reproduced"
+    read_again = json.loads(json.dumps(bundle[MIME], sort_keys=True))  # as a notebook is written
+    assert read_again["order"] == list(claims([catapult])) != list(read_again["claims"])
 
 
 @pytest.mark.parametrize("draw", DRAW)
@@ -272,15 +317,15 @@ class TestSeveralDimensions:
         return course(run, LOSS, [[0.3, 2.0, 6.3, 0.1, 0.05], TOP], NORM, tops=(1, 2))
 
     def test_all_shares_are_claimed_and_the_largest_dimension_decides(self, catapult, run):
-        claim = claims(catapult, {})["top"]
+        claim = claims([catapult])["top"]
         assert claim.verdict == REPRODUCED and "top-2 eigenspace" in claim.statement
         for text in (claim.ours, claim.sentence):
             assert "75.0 % in the top 1, 97.5 % in the top 2" in text
         turned = course(run, LOSS, [TOP, [0.3, 2.0, 6.3, 0.1, 0.05]], NORM, tops=(1, 2))
-        assert claims(turned, {})["top"].verdict == NOT_REPRODUCED
+        assert claims([turned])["top"].verdict == NOT_REPRODUCED
 
     def test_the_rest_is_that_of_the_largest_dimension(self, catapult):
-        claim = claims(catapult, {})["rest"]
+        claim = claims([catapult])["rest"]
         assert "L>2" in claim.statement and "60.0 %" in claim.ours
 
     def test_a_panel_each(self, catapult, run):
@@ -312,7 +357,7 @@ class TestTheHessian:
         assert (found["hessian"], found["hessian_along"]) == (at_start, along)
 
     def test_differences_are_named(self, run):
-        claim = claims(course(run, LOSS, TOP, NORM, hessian=[1.0, 1.0, 0.5, 0.5, 0.8]), {})["hessian_along"]
+        claim = claims([course(run, LOSS, TOP, NORM, hessian=[1.0, 1.0, 0.5, 0.5, 0.8])])["hessian_along"]
         assert "median difference 25.0 %" in claim.ours and "5 iterations" in claim.ours
         assert "at most 100.0 % (iteration 2)" in claim.sentence
 
@@ -324,7 +369,7 @@ class TestTheHessian:
         hessian = np.ones(5)
         hessian[missing] = value
         catapult = course(run, LOSS, TOP, NORM, hessian=hessian)
-        claim, figure = claims(catapult, {})["hessian_along"], figures.hessian_along(catapult)
+        claim, figure = claims([catapult])["hessian_along"], figures.hessian_along(catapult)
         assert said in claim.sentence and (claim.verdict == REPRODUCED) is (len(missing) == 2)
         assert (claim.verdict == NOT_COMPARED) is (len(missing) > 2)
         assert figure.svg == figures.hessian_along(catapult).svg
@@ -332,12 +377,11 @@ class TestTheHessian:
 
     def test_an_infinite_rate_of_the_kernel_is_left_out(self, run):
         dead = course(run, LOSS, TOP, NORM)
-        steps = [*dead.history.steps[:4], replace(dead.history.steps[4], critical_learning_rate=math.inf)]
-        dead = replace(dead, history=History(steps, False, (2,)))
+        dead.history.critical_learning_rate[4] = math.inf
         assert list(dead.hessian[0]) == [0, 1, 2, 3] and verdicts(dead)["hessian_along"] is True
 
     def test_rates_that_stay_the_same_have_no_correlation(self, run):
-        claim = claims(course(run, LOSS, TOP, [40.0] * 5), {})["hessian_along"]
+        claim = claims([course(run, LOSS, TOP, [40.0] * 5)])["hessian_along"]
         assert claim.verdict == NOT_COMPARED and "stays the same" in claim.sentence
 
     def test_the_figure_tells_both_rates(self, run):
@@ -348,22 +392,27 @@ class TestTheHessian:
 
 
 class TestWhichAverage:
-    @pytest.mark.parametrize("theirs, said", [(0.35, "first"), (0.05, "second"), (None, "")])
-    def test_the_nearer_of_two_readings(self, catapult, theirs, said):
+    @pytest.mark.parametrize("theirs, said", [(0.35, "first"), (0.05, "second")])
+    def test_the_nearer_of_two_readings(self, catapult, monkeypatch, theirs, said):
         ten = replace(catapult, outputs=10)  # 16 / 40 if averaged over outputs too, else a tenth of that
-        quoted = {} if theirs is None else {"critical_learning_rate": theirs}
-        claim = claims(ten, quoted)["average"]
-        assert verdicts(ten, quoted)["average"] == "given"
+        quoted(monkeypatch, theirs)
+        claim = claims([ten])["average"]
+        assert claim.verdict == GIVEN and f"nearer to the {said}" in claim.sentence
         assert "nc/‖K‖ = 0.4" in claim.sentence and "n/‖K‖ = 0.04" in claim.sentence
-        assert (f"nearer to the {said}" in claim.sentence) is (theirs is not None)
         assert "0.4 if averaged over both, 0.04 over samples only" in claim.ours
 
-    def test_what_is_quoted_for_other_settings_decides_nothing(self, catapult):
-        quoted = {"critical_learning_rate": 0.35, "settings": {"width": 1024}}
-        assert "quotes" not in claims(replace(catapult, outputs=10), quoted)["average"].sentence
+    def test_what_is_quoted_for_other_settings_decides_nothing(self, catapult, monkeypatch):
+        quoted(monkeypatch, 0.35, width=1024)
+        assert "quotes" not in claims([replace(catapult, outputs=10)])["average"].sentence
 
     def test_it_is_no_question_with_one_output(self, catapult):
-        assert "average" not in claims(catapult, {"critical_learning_rate": 0.4})
+        assert "average" not in claims([catapult])
+
+
+def test_what_the_record_has_in_single_precision_is_judged_and_drawn(run):
+    single = course(run, LOSS, TOP, NORM, kind=np.float32)
+    assert single.history.loss.dtype == np.float32
+    assert verdicts(single) == verdicts(run) and texts(single) == texts(run)
 
 
 def test_experiments_are_described_by_name_type_and_range():
@@ -381,5 +430,5 @@ def test_a_hessian_that_was_not_measured_in_the_spike_decides_nothing(run):
     late = course(
         run, [1.0, 3.0, 9.0, 0.5, 0.2], [0.5, 2.6, 8.3, 0.1, 0.05], [40.0, 42.0, 20.0, 5.0, 4.0], False, hessian
     )
-    claim = claims(late, {})["hessian_along"]
+    claim = claims([late])["hessian_along"]
     assert verdicts(late)["hessian_along"] is None and "none of them in the spike" in claim.sentence

@@ -52,14 +52,16 @@ def test_what_is_here_already_is_packed_as_a_result_that_others_start_from(tmp_p
 def test_a_job_needs_no_data_set(tmp_path, monkeypatch):
     monkeypatch.setenv("CATAPULTS_DATA", str(tmp_path))
     own(tmp_path)
-    strong = dict(
-        architecture="cnn", depth=2, width=4, n_train=8, n_validation=4, n_test=4, batch_size=4, learning_rate=0.01, steps=2
-    )  # fmt: skip
+    sizes = {"n_train": 4, "n_validation": 6, "n_test": 4}
+    strong = {"architecture": "cnn", "depth": 2, "width": 4, "batch_size": 4, "learning_rate": 0.01, "steps": 2}
+    values = {"label_noise": 0.0, "steps": 4, "stop_below": 0.0, "evaluate_every": 2, "patience": None}
+    how = {"learning_rate": 0.1, "batch_size": 4, "replacement": False, "critical_every": 1, "settle": None}
     fit = Fit.create(
-        **NETWORK | {"dataset": "mine:0,1", "n_train": 4}, n_validation=6, n_test=4, label_noise=0.0, steps=4, stop_below=0.0,
-        evaluate_every=2, patience=None, strong=strong | {"n_train": 4, "n_validation": 6, "n_test": 4}, optimizer="sgd",
-        learning_rate=0.1, batch_size=4, replacement=False, critical_every=1, settle=None, initial_scale=1.0,
-    )  # fmt: skip
+        **NETWORK | {"dataset": "mine:0,1"} | sizes | values | how,
+        strong=strong | sizes,
+        optimizer="sgd",
+        initial_scale=1.0,
+    )
     job.pack([fit], tmp_path / "job")
     monkeypatch.delenv("CATAPULTS_DATA")
     done = job.run(tmp_path / "job", processes=1)

@@ -7,9 +7,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from catapults.tangent import hessian
 from catapults.data import Split
 from catapults.sgd import stochastic_gradient_descent
+from catapults.tangent import hessian
 from catapults.training import Batches, Diverged, History, Quantity, fit, gradient_descent
 from loop_problems import GOLDEN, KINDS, NAMES, arguments, network, sums
 
@@ -43,9 +43,8 @@ class TestGolden:
                 values = values[:-1]
             assert found.shape == values.shape, column
             measured = np.isfinite(values)
-            if (
-                "divergence" in name and len(values) > 1
-            ):  # the loss that is reached was a gap, and is infinite where it is no number
+            # the loss in the last state was a gap, and is what is reached: infinite where it is no number
+            if "divergence" in name and len(values) > 1:
                 measured &= np.arange(len(values)).reshape(-1, *[1] * (values.ndim - 1)) < len(values) - 1
             else:
                 assert np.array_equal(np.isnan(found), np.isnan(values)), column
@@ -168,7 +167,7 @@ class TestCheckpoints:
             train(kind, name, checkpoint=Listed(None, 1000, every=1))
             assert_simple(kept)
             weights = [state["weights"] for state in kept]
-            assert len(weights) == 8 and not any(torch.equal(a, b) for a, b in zip(*(w.values() for w in weights[:2])))
+            assert len(weights) == 8 and not any(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
     def test_of_another_training(self, tmp_path):
         with pytest.raises(Interrupted):

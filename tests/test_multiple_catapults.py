@@ -3,18 +3,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from catapults.claims import NOT_COMPARED, NOT_REPRODUCED, REPRODUCED
-from catapults.claims.multiple_catapults import catapults, claims
+from catapults.compute import obtain
 from catapults.experiments import ParameterError
 from catapults.experiments.multiple_catapults import MultipleCatapults, MultipleRun, Phase
 from catapults.figures import multiple_catapults as figures
-from catapults.training import History, Step
+from catapults.paper import NOT_COMPARED, NOT_REPRODUCED, REPRODUCED, judge, quotes
+from catapults.paper.descriptions import describe
+from catapults.paper.multiple_catapults import catapults, claims
+from catapults.paper.quotes import FinalRate
+from histories import history
 
 SMALL = {
     "dataset": "rank-2", "architecture": "fcn", "norm": None, "depth": 3, "width": 256, "image_size": None,
     "n_train": 24, "labels": "zero-one", "parameterization": "ntk", "gain": math.sqrt(2), "bias": False,
     "paper_schedule": "2 eta_crit; 20: 3.5 eta_crit", "our_schedule": "2 eta_crit; 15: 1.5 current eta_crit",
-    "steps": 60, "restart_steps": 12, "top": 5, "seed": 0, "device": "cpu",
+    "steps": 60, "restart_steps": 12, "top": 5, "seed": 0, "seeds": 1,
 }  # fmt: skip
 
 
@@ -59,8 +62,23 @@ def test_experiments_are_described_by_name_type_and_range():
 
 
 @pytest.fixture(scope="module")
-def run():
-    return MultipleCatapults.create(**SMALL).run()
+def trained(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CATAPULTS_RESULTS", str(tmp_path_factory.mktemp("results")))
+        page = MultipleCatapults.create(**SMALL)
+        yield page, obtain(page, device="cpu", progress=False)
+
+
+@pytest.fixture(scope="module")
+def run(trained):
+    page, results = trained
+    return page.runs(results)[0]
+
+
+def quoted(monkeypatch, critical, final):
+    """What the paper quotes is this."""
+    quote = FinalRate("figure 99", {"dataset": "rank-2", "architecture": "fcn"}, critical, final)
+    monkeypatch.setattr(quotes, "_FINAL_RATES", (quote,))
 
 
 def phases(run) -> list[Phase]:
@@ -78,60 +96,41 @@ class TestARun:
         assert len({phase.initial_critical_rate for phase in phases(run)}) == 1
 
     def test_claims_on_figures_17_and_18_name_them(self, run):
-        named = {name: c.shown_in for name, c in claims(run, {}).items() if c.shown_in}
+        named = {name: c.shown_in for name, c in claims([run]).items() if c.shown_in}
         assert named == {"top": ("figure 17",), "paper_restart": ("figure 18",), "our_restart": ("figure 18",)}
 
     def test_restarts_begin_at_the_final_rates(self, run):
         for phase, restart in ((run.paper, run.paper_restart), (run.ours, run.our_restart)):
             assert (restart.history.learning_rate == phase.final_rate).all()
-        assert len(run.paper_restart.history) == 13 and len(run.paper.history) == 61
+        assert len(run.paper_restart.history) == 12 and len(run.paper.history) == 60
 
     def test_stretches_partition_the_iterations(self, run):
         for phase, firsts in ((run.paper, [0, 20]), (run.ours, [0, 15]), (run.our_restart, [0])):
             stretches, h = phase.stretches, phase.history
             assert [s.first for s in stretches] == firsts
             covered = [t for s in stretches for t in range(s.first, s.last + 1)]
-            assert covered == list(range(len(h)))
+            assert covered == h.iteration.tolist()
             for s in stretches:
-                assert (h.learning_rate[s.first : s.last + 1] == s.learning_rate).all()
+                assert (h.rate_at_states[s.first : s.last + 1] == s.learning_rate).all()
             assert [c for s in stretches for c in s.catapults] == phase.catapults
 
-    def test_it_is_the_same_again_and_another_with_another_seed(self, run):
-        again, other = (MultipleCatapults.create(**SMALL | {"seed": seed}).run() for seed in (0, 1))
-        for phase, same, different in zip(*map(phases, (run, again, other)), strict=True):
-            assert np.array_equal(phase.history.loss, same.history.loss)
-            assert not np.array_equal(phase.history.loss[:2], different.history.loss[:2])
-
-    def test_its_claims(self, run):
-        found = {name: claim.verdict for name, claim in claims(run, {}).items()}
+    def test_its_claims_and_its_description(self, trained, run):
+        found = {name: claim.verdict for name, claim in judge(*trained).items()}
         assert found["ours"] == found["multiple"] == found["our_restart"] == REPRODUCED
         assert found["paper_restart"] == NOT_REPRODUCED
-        assert "rank-2" in run.describe().markdown and "60 steps under each schedule" in run.describe().markdown
-
-    def test_a_real_divergence(self):
-        wild = {"paper_schedule": "20 eta_crit", "our_schedule": "2 eta_crit; 15: 100 current eta_crit"}
-        bad = MultipleCatapults.create(**SMALL | wild).run()
-        assert all(phase.history.diverged for phase in phases(bad))
-        assert not [text for text in texts(bad) if "nan" in text or "inf" in text]
-
-    @pytest.mark.usefixtures("cifar10")
-    def test_ten_outputs(self):
-        ten = {"dataset": "cifar-10", "n_train": 4, "image_size": 8, "width": 16, "steps": 21, "restart_steps": 2}
-        run = MultipleCatapults.create(**SMALL | ten).run()
-        assert "nc/‖K‖" in figures.loss_and_norm(run.ours, "ours", "our").caption
+        said = describe([run], trained[1]).markdown
+        assert "rank-2" in said and "60 steps under each schedule" in said and "The 4 trainings took" in said
 
 
 def phase(loss, norm, rate, diverged=False, share=0.98):
-    """A training with this course, on 16 samples; the top part of the loss is a share of it."""
-    loss, norm, rates = (np.broadcast_to(np.array(x, float), len(loss)).tolist() for x in (loss, norm, rate))
-    steps = [
-        Step(i, L, ((share * L, L - share * L),), k, 16 / k, math.nan, 1, eta, 0.0)
-        for i, (L, k, eta) in enumerate(zip(loss, norm, rates, strict=True))
-    ]
+    """A training with this course, on 16 samples; the top part of the loss is a share of it; ``rate`` at the states."""
+    loss = np.array(loss, float)
+    norm, rates = (np.array(np.broadcast_to(np.array(x, float), len(loss))) for x in (norm, rate))
+    splits = np.stack([share * loss, (1 - share) * loss], 1)[:, None]
     if diverged:
-        nan = math.nan
-        steps[-1] = Step(len(loss) - 1, loss[-1], ((nan, nan),), nan, nan, nan, 0, rates[-1], 0.0)
-    return Phase(History(steps, diverged, (5,)), 1)
+        norm[-1] = splits[-1] = math.nan
+    columns = {"kernel_norm": norm, "critical_learning_rate": 16 / norm, "splits": splits}
+    return Phase(history(loss, rates[:-1], tops=(5,), diverged=diverged, **columns), 1)
 
 
 RATES = [6.0] * 4 + [15.0] * 4
@@ -150,16 +149,17 @@ def made(run, paper=ONE, ours=TWO, paper_restart=CALM, our_restart=DIVERGED) -> 
 
 def texts(run):
     """Every text that a page has on a run."""
-    shown = [*claims(run, {"critical_learning_rate": 3.6, "final_learning_rate": 60.0}).values(), figures.restarts(run)]
+    shown = [*claims([run]).values(), figures.restarts(run)]
     for training in (run.paper, run.ours):
         shown += [draw(training, "name", "our") for draw in (figures.loss_and_norm, figures.loss_split)]
     tables = [catapults(training, 5).markdown for training in (run.paper, run.ours)]
-    return tables + [text for part in shown for name, text in vars(part).items() if name != "svg"]
+    every = [text for part in shown for name, text in vars(part).items() if name != "svg"]
+    return tables + [text for text in every if isinstance(text, str)]
 
 
 def verdict(run, name):
     holds = {REPRODUCED: True, NOT_REPRODUCED: False, NOT_COMPARED: None}
-    return holds[claims(run, {})[name].verdict]
+    return holds[claims([run])[name].verdict]
 
 
 def test_the_courses_are_what_they_are_made_for():
@@ -179,18 +179,18 @@ class TestClaims:
     )
     def test_each_rate_gives_a_catapult(self, run, ours, holds, said):
         assert verdict(made(run, ours=ours), "ours") is verdict(made(run, paper=ours), "paper") is holds
-        assert said in claims(made(run, ours=ours), {})["ours"].sentence
+        assert said in claims([made(run, ours=ours)])["ours"].sentence
 
     def test_counts_are_written_as_words_go(self, run):
-        assert claims(made(run), {})["paper"].ours == "1 catapult, at 1 of 2 rates"
-        assert claims(made(run), {})["ours"].ours == "2 catapults, at 2 of 2 rates"
+        assert claims([made(run)])["paper"].ours == "1 catapult, at 1 of 2 rates"
+        assert claims([made(run)])["ours"].ours == "2 catapults, at 2 of 2 rates"
 
     def test_the_norm_is_lower_after_each(self, run):
         rising = phase([1.0, 4.0, 0.9, 0.5], [8.0, 8.0, 8.5, 2.0], 6.0)
-        assert verdict(made(run), "norm") is True and claims(made(run), {})["norm"].ours == "after 3 of 3"
+        assert verdict(made(run), "norm") is True and claims([made(run)])["norm"].ours == "after 3 of 3"
         assert verdict(made(run, paper=rising), "norm") is False
         assert verdict(made(run, CALM, DIVERGED), "norm") is None
-        assert "There is no catapult" in claims(made(run, CALM, CALM), {})["norm"].sentence
+        assert "There is no catapult" in claims([made(run, CALM, CALM)])["norm"].sentence
 
     @pytest.mark.parametrize(
         "ours, holds, said",
@@ -203,7 +203,7 @@ class TestClaims:
         ],
     )
     def test_several_make_the_norm_much_smaller_than_one(self, run, ours, holds, said):
-        claim = claims(made(run, ours=ours), {})["smaller"]
+        claim = claims([made(run, ours=ours)])["smaller"]
         assert verdict(made(run, ours=ours), "smaller") is holds and said in claim.sentence
         assert ("fewer than two" in claim.ours) is (ours is ONE)
 
@@ -222,28 +222,35 @@ class TestClaims:
     def test_training_converges_far_above_the_initial_critical_rate(self, run, ours, holds):
         assert verdict(made(run, ours=ours), "multiple") is holds
 
-    def test_the_rate_at_the_end_is_named_beside_what_is_quoted(self, run):
-        claim = claims(made(run), {"critical_learning_rate": 3.6, "final_learning_rate": 60.0})["multiple"]
-        assert "60, 16.7 times 3.6" in claim.paper and claim.ours.startswith("15, 7.5 times 2;")
+    def test_the_rate_at_the_end_is_named_beside_what_is_quoted(self, run, monkeypatch):
+        assert claims([made(run)])["multiple"].paper == "a much larger rate (section 3.2)"
+        quoted(monkeypatch, 3.6, 60.0)
+        claim = claims([made(run)])["multiple"]
+        assert "60, 16.7 times 3.6 (Fig. 99)" in claim.paper and claim.ours.startswith("15, 7.5 times 2;")
         assert "The paper's schedule ends at 7, 3.5 times." in claim.sentence
-        assert "60" not in claims(made(run), {"critical_learning_rate": 3.6})["multiple"].paper
 
     def test_the_restart_diverges(self, run):
-        found = claims(made(run), {})
+        found = claims([made(run)])
         assert found["our_restart"].verdict == REPRODUCED and found["paper_restart"].verdict == NOT_REPRODUCED
         assert "at iteration 3 the loss is no longer finite" in found["our_restart"].sentence
         assert "does not diverge. The loss goes from 1 to at most 1 and is 0.7" in found["paper_restart"].sentence
-        finite = claims(made(run, paper_restart=TWICE), {})["paper_restart"]
+        finite = claims([made(run, paper_restart=TWICE)])["paper_restart"]
         assert finite.verdict == REPRODUCED and "at iteration 7 the loss is 7e+06" in finite.sentence
 
-    def test_the_papers_restart_is_compared_at_the_papers_final_rate_only(self, run):
-        near, far = ({"critical_learning_rate": 2.0, "final_learning_rate": rate} for rate in (7.2, 60.0))
-        assert claims(made(run), near)["paper_restart"].verdict == NOT_REPRODUCED  # 3.5 times, quoted 3.6 times
-        claim = claims(made(run), far)["paper_restart"]
+    def test_the_papers_restart_is_compared_at_the_papers_final_rate_only(self, run, monkeypatch):
+        quoted(monkeypatch, 2.0, 7.2)
+        assert claims([made(run)])["paper_restart"].verdict == NOT_REPRODUCED  # 3.5 times, quoted 3.6 times
+        quoted(monkeypatch, 2.0, 60.0)
+        claim = claims([made(run)])["paper_restart"]
         assert claim.verdict == NOT_COMPARED and "diverges at 60, 30 times" in claim.paper
 
+    def test_over_seeds(self, run):
+        found = claims([made(run), made(run, ours=ONE), made(run, ours=DIVERGED)])
+        assert found["ours"].verdict == REPRODUCED and found["ours"].held == (1, 3)
+        assert found["smaller"].held == (1, 1)  # with one catapult, or none that comes back, there is no other
+
     def test_a_schedule_that_diverges_itself_says_nothing_of_its_final_rate(self, run):
-        claim = claims(made(run, ours=DIVERGED), {})["our_restart"]
+        claim = claims([made(run, ours=DIVERGED)])["our_restart"]
         assert claim.verdict == NOT_COMPARED and "so does the schedule itself" in claim.sentence
 
     def test_a_schedule_that_diverges_is_not_reproduced(self, run):
@@ -253,7 +260,7 @@ class TestClaims:
         spread = phase(ONE.history.loss.tolist(), [8, 4, 2, 2, 2, 2, 2, 2], 6.0, share=0.9)
         assert verdict(made(run), "top") is True and verdict(made(run, paper=spread), "top") is False
         assert verdict(made(run, CALM, CALM), "top") is None
-        claim = claims(made(run, paper=spread), {})["top"]
+        claim = claims([made(run, paper=spread)])["top"]
         assert "2 of 3, the smallest share 90.0 %" in claim.sentence and claim.ours in claim.sentence
 
 
@@ -289,7 +296,7 @@ class TestFigures:
         figure = draw(training, "a-name", "our")
         assert figure.name == "a-name" and "under our schedule" in figure.caption and figure.caption.endswith(".")
         assert figure.svg.startswith("<?xml") and figure.svg == draw(training, "a-name", "our").svg
-        assert ("There is no catapult" in figure.alt) is (training in (CALM, DIVERGED))
+        assert ("There is no catapult" in figure.alt) is any(training is one for one in (CALM, DIVERGED))
         assert ("diverges" in figure.alt) is training.history.diverged
 
     def test_the_alternative_texts(self):

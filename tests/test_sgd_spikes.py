@@ -4,20 +4,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from catapults.catapult import Spike
-from catapults.claims import GIVEN, NOT_COMPARED, NOT_REPRODUCED, REPRODUCED
-from catapults.claims.sgd_spikes import claims, match_table, spike_table
+from catapults.compute import ComputationFailed, obtain
 from catapults.display import MIME
 from catapults.experiments import ParameterError
-from catapults.experiments.sgd_spikes import Matches, SGDSpikes, matches
+from catapults.experiments.sgd_spikes import Matches, SGDRun, SGDSpikes, matches
 from catapults.figures import sgd_spikes as figures
-from catapults.sgd import SGDHistory
+from catapults.paper import GIVEN, NOT_COMPARED, NOT_REPRODUCED, REPRODUCED, judge
+from catapults.paper.descriptions import describe
+from catapults.paper.sgd_spikes import claims, match_table, spike_table
+from histories import history, made, measured
 
 SMALL = {
     "dataset": "rank-2", "architecture": "fcn", "norm": None, "depth": 3, "width": 64, "image_size": None,
     "n_train": 16, "labels": "zero-one", "parameterization": "ntk", "gain": 1.0, "bias": False,
     "train_last_layer": True, "learning_rate": "1.5 eta_crit", "calm_learning_rate": "0.1 eta_crit", "batch_size": 4,
     "replacement": False, "steps": 12, "stop_below": 0.0, "top": 1, "rise": 2.0, "loss_every": 1, "kernel_every": 1,
-    "hessian_every": 2, "seed": 0, "device": "cpu",
+    "hessian_every": 2, "seed": 0, "seeds": 1,
 }  # fmt: skip
 CIFAR = {"dataset": "cifar-2", "image_size": 8}
 
@@ -67,38 +69,45 @@ def test_experiments_are_described_by_name_type_and_range():
     assert set(SMALL) == set(SGDSpikes.model_fields)
 
 
-@pytest.fixture(scope="module")
-def run():
-    return SGDSpikes.create(**SMALL).run()
+@pytest.fixture(autouse=True)
+def _results(tmp_path, monkeypatch):
+    monkeypatch.setenv("CATAPULTS_RESULTS", str(tmp_path))
 
 
-class TestARun:
-    def test_both_trainings_start_alike(self, run):
+def computed(**changed) -> tuple[SGDRun, str]:
+    """What training gives, and what is said of it; its claims are those of :func:`judge`."""
+    page = SGDSpikes.create(**SMALL | changed)
+    results = obtain(page, device="cpu", progress=False)
+    runs = page.runs(results)
+    assert dict(judge(page, results)) == dict(claims(runs))
+    return runs[0], describe(runs, results).markdown
+
+
+class TestATraining:
+    def test_both_start_alike(self):
+        run, said = computed()
         assert run.history.loss[0] == run.calm.loss[0] and np.array_equal(run.history.batches, run.calm.batches)
         assert run.calm.learning_rate[0] == pytest.approx(run.history.learning_rate[0] / 15)
         assert np.isnan(run.calm.batch_hessian_critical_learning_rate).all()
-        assert len(run.hessian[0]) == 6 and "16 samples" in run.describe().markdown
-        assert "batches of 4, by going through" in run.describe().markdown
+        assert len(run.hessian[0]) == len(run.hessian_exceeds) == 6
+        assert "16 samples" in said and "batches of 4, by going through" in said and "The 2 trainings took" in said
 
-    def test_the_same_again_and_another_seed(self, run):
-        again, other = (SGDSpikes.create(**SMALL | {"seed": seed}).run() for seed in (0, 1))
-        assert np.array_equal(again.history.loss, run.history.loss)
-        assert not np.array_equal(other.history.loss, run.history.loss)
-
-    def test_without_a_second_training(self):
-        run = SGDSpikes.create(**SMALL | {"calm_learning_rate": None, "replacement": True}).run()
+    def test_without_a_second_one(self):
+        run, said = computed(calm_learning_rate=None, replacement=True)
         assert run.calm is None and run.calm_spikes == [] and figures.calm(run) is None
-        assert claims(run)["calm"].verdict == NOT_COMPARED and "with replacement" in run.describe().markdown
+        assert claims([run])["calm"].verdict == NOT_COMPARED and "with replacement" in said
 
     def test_nothing_to_train(self):
-        with pytest.raises(ParameterError, match=r"stop_below = 1000.0: the loss is .* before the first step; allowed"):
-            SGDSpikes.create(**SMALL | {"stop_below": 1000.0}).run()
+        with pytest.raises(
+            ComputationFailed, match=r"stop_below = 1000.0: the loss is .* before the first step; allowed"
+        ):
+            computed(stop_below=1000.0)
 
     def test_a_fixed_last_layer(self):
-        run = SGDSpikes.create(**SMALL | {"depth": 2, "train_last_layer": False, "steps": 2}).run()
-        whole = SGDSpikes.create(**SMALL | {"depth": 2, "steps": 2}).run()
+        run, said = computed(depth=2, train_last_layer=False, steps=2)
+        whole, _ = computed(depth=2, steps=2)
         assert run.history.kernel_norm[0] < whole.history.kernel_norm[0]
-        assert "Its last layer is not trained." in run.describe().markdown
+        assert "Its last layer is not trained." in said
 
     def test_the_special_sample_of_figure_5(self):
         """Batches of one on the unit sphere: the sample that is twice as long has a quarter of the critical rate."""
@@ -106,38 +115,37 @@ class TestARun:
             "dataset": "sphere", "depth": 2, "width": 8192, "n_train": 20, "train_last_layer": False,
             "learning_rate": 0.5, "calm_learning_rate": None, "batch_size": 1, "steps": 20, "hessian_every": None,
         }  # fmt: skip
-        h = SGDSpikes.create(**SMALL | sphere).run().history
+        h = computed(**sphere)[0].history
         special = h.batches[:, 0] == 0
         ratio = h.batch_critical_learning_rate[~special] / h.batch_critical_learning_rate[special]
         assert special.sum() == 1 and ratio == pytest.approx(4.0, rel=0.1)
 
-    @pytest.mark.usefixtures("cifar10")
-    @pytest.mark.parametrize(
-        "changed, said",
-        [
-            ({"architecture": "vit", "depth": 1, "width": 8, "n_train": 6}, "vision transformer, 1 blocks"),
-            ({"architecture": "myrtle", "depth": 5, "width": 4, "n_train": 6}, "Myrtle, 5 weight layers"),
-            ({"dataset": "cifar-10", "top": 3}, "10 classes"),
-        ],
-    )
-    def test_other_networks(self, changed, said):
-        run = SGDSpikes.create(
-            **SMALL | CIFAR | {"steps": 3, "learning_rate": "0.2 eta_crit", "hessian_every": None} | changed
-        ).run()
-        assert np.isfinite(run.history.loss).all() and run.history.split(run.experiment.top)[0][0] > 0
-        if "dataset" not in changed:
-            assert said in run.describe().markdown and run.threshold == "n/‖K‖"
-        else:
-            assert run.outputs == 10 and run.threshold == "nc/‖K‖"
-
-    def test_a_real_divergence(self):
-        bad = SGDSpikes.create(**SMALL | {"learning_rate": "90 eta_crit", "steps": 60}).run()
-        assert bad.history.diverged and "diverges after" in bad.describe().markdown
-        assert claims(bad)["spikes"].verdict == NOT_REPRODUCED and "diverges" in claims(bad)["spikes"].ours
+    def test_a_divergence(self):
+        bad, said = computed(learning_rate="90 eta_crit", steps=60)
+        assert bad.history.diverged and "diverges after" in said
+        assert claims([bad])["spikes"].verdict == NOT_REPRODUCED and "diverges" in claims([bad])["spikes"].ours
         assert not [text for text in texts(bad) if "nan" in text or "inf" in text]
 
 
-def course(run, loss, norm=4.0, top=1.0, exceeds=None, rise=2.0, batch=1, batch_loss=None, calm=None, hessian=1.0):
+@pytest.fixture
+def run():
+    page = SGDSpikes.create(**SMALL | {"calm_learning_rate": None})
+    return page.run({"spikes": measured(history([1.0, 1.0]))})
+
+
+def course(
+    run,
+    loss,
+    norm=4.0,
+    top=1.0,
+    exceeds=None,
+    rise=2.0,
+    batch=1,
+    batch_loss=None,
+    calm=None,
+    hessian=1.0,
+    kind=np.float64,
+):
     """The run with another history, at the rate 1. ``top``: L_<=1 as a share of the loss or one value each.
 
     ``exceeds``: 1 where the rate exceeds the batch's critical one, which is 0.5 there and 2 elsewhere; ``hessian``: the
@@ -151,24 +159,20 @@ def course(run, loss, norm=4.0, top=1.0, exceeds=None, rise=2.0, batch=1, batch_
     exceeds = np.zeros(steps) if exceeds is None else np.array(exceeds)
     before, after = np.full((2, steps), 1.0) if batch_loss is None else np.array(batch_loss, float)
     critical = np.where(exceeds, 0.5, 2.0)
-    history = SGDHistory(
-        learning_rate=np.ones(steps),
-        batches=np.zeros((steps, batch), int),
+    found = history(
+        loss,
+        batches=np.zeros((steps, batch)),
         batch_loss=before,
         batch_loss_after=after,
         batch_critical_learning_rate=critical,
         batch_hessian_critical_learning_rate=critical * np.array(hessian, float),
-        loss=loss,
         kernel_norm=norm,
         critical_learning_rate=16 / norm,
         splits=np.stack([top, loss - top], 1)[:, None],
-        tops=(1,),
-        seconds=0.1,
-        diverged=False,
-        converged=False,
+        kind=kind,
     )
     experiment = run.experiment.model_copy(update={"batch_size": batch, "rise": rise})
-    return replace(run, experiment=experiment, history=history, calm=calm)
+    return replace(run, experiment=experiment, history=found, calm=calm)
 
 
 LOSS = [1, 0.8, 4, 1, 0.5, 0.4, 2, 0.3, 0.2]  # spikes of 0.8 -> 4 and 0.4 -> 2
@@ -205,7 +209,7 @@ def test_what_was_measured_now_and_then(run):
     never = course(run, loss, nan, nan, EXCEEDS)
     assert len(never.norm_changes[0]) == 0 and all(math.isnan(v) for s in never.spikes for v in never.norms(s))
     assert figures.loss_and_norm(never) is figures.loss_split(never) is figures.highest_spike(never) is None
-    assert "not measured" in claims(never)["rest"].ours and verdicts(never)["norm"] is None
+    assert "not measured" in claims([never])["rest"].ours and verdicts(never)["norm"] is None
     assert not [text for text in texts(seldom) + texts(never) if "nan" in text or "inf" in text]
 
 
@@ -218,6 +222,7 @@ class TestMatches:
         assert matches(h, "whole") == Matches(2, 1, 1, 1)
         assert matches(h, "whole", 0.2) == Matches(1, 1, 2, 1)
         assert matches(h, "whole").rises == 3 and matches(h, "whole").rate == pytest.approx(2 / 3)
+        assert matches(h, "whole").base == pytest.approx(3 / 5) and matches(h, "batch").base == pytest.approx(2 / 4)
         assert matches(h, "whole", 9.0).rises == 0 and math.isnan(matches(h, "whole", 9.0).rate)
 
     def test_unknown_losses_are_left_out(self, run):
@@ -226,23 +231,24 @@ class TestMatches:
 
     def test_the_table(self, run):
         rows = match_table(course(run, LOSS, NORM, TOP, EXCEEDS)).markdown.splitlines()
-        assert rows[2] == "| the loss of the whole training set | 2 | 0 | 0 | 6 | 100.0 % |"
-        assert rows[3] == "| the batch's own loss | 0 | 0 | 2 | 6 | – |"
+        assert rows[2] == "| the loss of the whole training set | 2 | 0 | 0 | 6 | 100.0 % | 25.0 % |"
+        assert rows[3] == "| the batch's own loss | 0 | 0 | 2 | 6 | – | 25.0 % |"
 
 
 def verdicts(run):
     holds = {REPRODUCED: True, NOT_REPRODUCED: False, NOT_COMPARED: None, GIVEN: "given"}
-    return {name: holds[claim.verdict] for name, claim in claims(run).items()}
+    return {name: holds[claim.verdict] for name, claim in claims([run]).items()}
 
 
 def texts(run):
     """Every text that a page has on a run."""
     drawn = [draw(run) for draw in DRAW]
-    parts = [*claims(run).values(), *(figure for figure in drawn if figure is not None)]
-    shown = [text for part in parts for name, text in vars(part).items() if name != "svg"]
+    parts = [*claims([run]).values(), *(figure for figure in drawn if figure is not None)]
+    shown = [text for part in parts for name, text in vars(part).items() if name != "svg" and isinstance(text, str)]
+    results = made((e, measured(run.history)) for e in run.experiment.experiments())
     return (
         shown
-        + [run.describe().markdown, match_table(run).markdown]
+        + [describe([run], results).markdown, match_table(run).markdown]
         + [spike_table(run).markdown if np.isfinite(run.history.kernel_norm).any() else ""]
     )
 
@@ -259,19 +265,19 @@ class TestClaims:
         assert found["whole"] is None and found["calm"] is None and found["converged"] is None
 
     def test_spikes(self, spiky, run):
-        assert "2 spikes; the highest 0.8 → 4" in claims(spiky)["spikes"].ours
+        assert "2 spikes; the highest 0.8 → 4" in claims([spiky])["spikes"].ours
         assert "rises from 0.8 at iteration 1 to 4 at iteration 2, and is down to 1 at iteration 3" in (
-            claims(spiky)["spikes"].sentence
+            claims([spiky])["spikes"].sentence
         )
         calm = course(run, [1, 0.9, 0.8])
         assert verdicts(calm)["spikes"] is None  # no rate exceeds
         none = course(run, [1, 0.9, 0.8], exceeds=[1, 0])
-        assert verdicts(none)["spikes"] is False and claims(none)["spikes"].ours == "none"
+        assert verdicts(none)["spikes"] is False and claims([none])["spikes"].ours == "none"
 
     @pytest.mark.parametrize("after, holds, ours", [(7.9, True, "after 1 of 1"), (8.1, False, "after 0 of 1")])
     def test_the_norm_is_lower_after_each_spike(self, run, after, holds, ours):
         one = course(run, [1, 4, 1, 0.5], [8, 8, after, after])
-        assert verdicts(one)["norm"] is holds and ours in claims(one)["norm"].ours
+        assert verdicts(one)["norm"] is holds and ours in claims([one])["norm"].ours
 
     def test_without_spikes_nothing_is_said_of_them(self, run):
         calm = course(run, [1, 0.9, 0.8], exceeds=[1, 1])
@@ -280,7 +286,7 @@ class TestClaims:
     @pytest.mark.parametrize("share, holds", [(0.95, True), (0.85, False)])
     def test_the_share_in_the_top_direction(self, run, share, holds):
         one = course(run, [1, 4, 1, 0.5], top=share, batch=2)
-        assert verdicts(one)["top"] is holds and f"median share {100 * share:.1f} %" in claims(one)["top"].ours
+        assert verdicts(one)["top"] is holds and f"median share {100 * share:.1f} %" in claims([one])["top"].ours
 
     @pytest.mark.parametrize("rest, holds", [([1, 1.09, 0.5, 0.4], True), ([1, 0.5, 0.65, 0.4], False)])
     def test_the_rest_falls_nearly_monotonically(self, run, rest, holds):
@@ -301,7 +307,7 @@ class TestClaims:
         both = course(run, loss, exceeds=exceeds, batch=2, batch_loss=(before, before + (np.diff(loss) > 0)))
         assert verdicts(both)["whole"] is holds and verdicts(both)["batch"] is None  # the paper counts the total loss
         for reading in ("whole", "batch"):
-            assert f"{hits} of {rises} rises" in claims(both)[reading].ours
+            assert f"{hits} of {rises} rises" in claims([both])[reading].ours
         assert verdicts(course(run, loss, exceeds=exceeds))["whole"] is None  # Fig. 5 has a claim of its own
         other = both.experiment.model_copy(update={"architecture": "vit"})
         assert verdicts(replace(both, experiment=other))["whole"] is None
@@ -335,7 +341,7 @@ class TestClaims:
         calm = course(run, loss, exceeds=np.full(len(loss) - 1, exceeds)).history
         found = course(run, LOSS, NORM, TOP, EXCEEDS, calm=calm)
         assert verdicts(found)["calm"] is holds
-        said = claims(found)["calm"].sentence
+        said = claims([found])["calm"].sentence
         known = np.isfinite(loss).all()
         assert ("all above it" in said) is (exceeds == 0) and (
             not known or ("not monotone" in said) is bool((np.diff(loss) > 0).any())
@@ -355,10 +361,15 @@ class TestClaims:
         both = course(run, LOSS, exceeds=[0, 1, 0, 1, 1, 0, 1, 0], hessian=hessian)
         assert verdicts(both)["hessian"] is holds
         assert (figures.hessian(both) is None) is bool(np.isnan(hessian).all())
+        known = np.isfinite(hessian)
+        assert list(both.hessian_exceeds) == list(both.history.exceeds[known])
+        assert (f"At the {int(both.history.exceeds.sum())} with" in claims([both])["hessian"].sentence) is (
+            holds is not None
+        )
 
     def test_no_hessian_at_all(self, run):
         assert figures.hessian(course(run, LOSS, hessian=math.nan)) is None
-        assert "not measured" in claims(course(run, LOSS, hessian=math.nan))["hessian"].ours
+        assert "not measured" in claims([course(run, LOSS, hessian=math.nan)])["hessian"].ours
 
     def test_convergence(self, run):
         done = course(run, LOSS)
@@ -370,10 +381,22 @@ class TestClaims:
             assert verdicts(replace(some, experiment=done.experiment))["converged"] is None  # no goal
 
     def test_they_show_a_table_and_carry_their_verdicts(self, spiky):
-        bundle = claims(spiky)._repr_mimebundle_()
+        bundle = claims([spiky])._repr_mimebundle_()
         assert bundle["text/markdown"].count("\n") == 13  # a header, a line, twelve claims
         assert bundle[MIME]["claims"]["norm"]["verdict"] == "reproduced"
-        assert {name: c.shown_in for name, c in claims(spiky).items() if c.shown_in} == {"hessian": ("figure 12",)}
+        assert {name: c.shown_in for name, c in claims([spiky]).items() if c.shown_in} == {"hessian": ("figure 12",)}
+
+
+def test_over_seeds(spiky, run):
+    none = course(run, [1, 0.9, 0.8], exceeds=[1, 0])
+    found = claims([spiky, none, course(run, [1, 0.9])])
+    assert found["spikes"].held == (1, 2) and found["norm"].held == (1, 1) and found["rate"].held is None
+
+
+def test_what_the_record_has_in_single_precision_is_judged_and_drawn(spiky, run):
+    single = course(run, LOSS, NORM, TOP, EXCEEDS, batch=2, kind=np.float32)
+    assert single.history.loss.dtype == np.float32
+    assert verdicts(single) == verdicts(spiky) and texts(single) == texts(spiky)
 
 
 def test_the_table_of_spikes(spiky, run):
@@ -417,3 +440,25 @@ def test_the_alternative_texts(spiky, run):
     assert "from 0.8 at iteration 1 to 4 at iteration 2 and is 1 at iteration 3; the norm goes 8 → 5" in near
     assert figures.highest_spike(course(run, [1, 0.9])) is None
     assert "8 steps" in figures.hessian(spiky).alt
+
+
+def test_what_is_counted_is_marked(spiky, run):
+    for draw in (figures.critical_rates, figures.loss_and_norm):
+        assert "Circles: the peaks that are counted" in draw(spiky).caption
+        assert "Circles" not in draw(course(run, [1, 0.9])).caption
+
+
+def test_steps_above_are_one_bar_where_there_is_no_gap(run):
+    def bars(exceeds):
+        return figures.critical_rates(course(run, np.linspace(1, 0.5, 9), exceeds=exceeds)).svg.count('id="patch_')
+
+    none = bars([0] * 8)
+    assert bars([1] * 8) == none + 1 and bars([1, 0] * 4) == none + 4
+
+
+def test_a_part_of_the_loss_that_vanishes_does_not_flatten_the_rest(run):
+    """The axis ends at a hundredth of the smallest loss."""
+    small = course(run, [1.0, 4.0, 1.0, 0.5], top=[1.0, 4.0, 1e-9, 0.5])
+    large = course(run, [1.0, 4.0, 1.0, 0.5], top=[1.0, 4.0, 1e-12, 0.5])
+    ticks = [figures.loss_split(one).svg.count('id="ytick_') for one in (small, large)]
+    assert ticks[0] == ticks[1]

@@ -1,12 +1,12 @@
 """What a notebook shows: figures with caption and alternative text, generated prose, tables.
 
-Each object carries its content a second time as data (``MIME``), from which the book takes captions, claims and
-provenance without reading them back from text.
+Each object carries its content a second time as data (``MIME``), from which the book takes captions and alternative
+texts without reading them back from text.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, SupportsFloat
 
 MIME = "application/vnd.catapults+json"
 
@@ -43,8 +43,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(str(cell).replace("|", r"\|") for cell in line) + " |" for line in lines)
 
 
-def number(value: float) -> str:
+def number(value: SupportsFloat) -> str:
     """Three significant digits, without an exponent from 0.001 to 100,000."""
+    value = float(value)
     if value == 0 or not 1e-3 <= abs(value) < 1e5:
         return f"{value:.3g}"
     digits = f"{value:.3g}"

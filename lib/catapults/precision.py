@@ -2,10 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 
 import torch
 
-_CASTING = ("cpu", "cuda", "mps")  # kinds of devices
+
+@cache
+def _kinds_of_devices() -> tuple[str, ...]:
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return "cpu", *(kind for kind, available in there.items() if available)
 
 
 @contextmanager
@@ -15,7 +20,7 @@ def full_precision() -> Iterator[None]:
     CUDA's TF32 arithmetic keeps 10 bits of the mantissa, and a surrounding ``torch.autocast`` down to 7. One that a
     model enters in its own ``forward`` is part of the model.
     """
-    casting = [kind for kind in _CASTING if torch.is_autocast_enabled(kind)]
+    casting = [kind for kind in _kinds_of_devices() if torch.is_autocast_enabled(kind)]
     if casting:
         with ExitStack() as stack:
             for kind in casting:

@@ -2,6 +2,7 @@
 
 import io
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ EVERY = 180.0  # seconds
 
 
 class OutOfTime(Exception):
-    """A training was stopped at a time limit; its checkpoint is kept."""
+    """A training was stopped at a time limit, or did not begin before it; its checkpoint is kept."""
 
 
 class Checkpoint:
@@ -36,15 +37,20 @@ class Checkpoint:
             return None
 
     def save(self, state: dict[str, Any]) -> None:
-        """Keep the state. Raises :class:`OutOfTime` after the limit."""
+        """Keep the state; a warning says where that is not possible. Raises :class:`OutOfTime` after the limit."""
         import torch
 
         packed = io.BytesIO()
         torch.save(state, packed)
-        written(self.path, packed.getvalue())
+        try:
+            written(self.path, packed.getvalue())
+            where = f"{self.path} holds where it was"
+        except OSError as error:
+            warnings.warn(f"{self.path}: the state of a training could not be kept: {error}", stacklevel=2)
+            where = f"where it was could not be kept: {error}"
         self._last = time.time()
         if self.until is not None and self._last >= self.until:
-            raise OutOfTime(f"stopped at the time limit; {self.path} holds where it was")
+            raise OutOfTime(f"stopped at the time limit; {where}")
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)

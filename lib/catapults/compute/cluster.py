@@ -1,7 +1,9 @@
 """Computing on a Dask cluster, whose workers have to compute exactly what this process would."""
 
 import asyncio
+import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import distributed
@@ -9,11 +11,12 @@ from distributed.comm import connect
 from distributed.utils import LoopRunner
 
 from .. import data
-from . import fingerprint, store
+from . import draws, estimate, fingerprint, store
 from .trainings import source_of
 from .workers import Answer, Failure, Finished, Queue, Task, attempt
 
 _PATIENCE = 5  # seconds for the scheduler to answer
+_AHEAD = 2  # tasks for each thread of the workers: one that runs and one that waits
 
 
 class WorkersDiffer(RuntimeError):
@@ -33,10 +36,13 @@ def on_cluster(queue: Queue, scheduler: str) -> Iterator[Finished]:
         running: dict[distributed.Future, Task] = {}
 
         def submit_ready() -> list[distributed.Future]:
-            fresh = {}
-            while taken := queue.take():
+            """As many as keep the workers busy: with each goes what it needs, of which the scheduler has one copy."""
+            fresh, most = {}, _AHEAD * max(1, sum(client.nthreads().values()))
+            while len(running) + len(fresh) < most and (taken := queue.take()):
                 task, needed = taken
-                fresh[client.submit(_attempt_there, task, needed, _surroundings(task), pure=False)] = task
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
+                    fresh[client.submit(_attempt_there, task, needed, _surroundings(task), pure=False)] = task
             running.update(fresh)
             return list(fresh)
 
@@ -47,7 +53,7 @@ def on_cluster(queue: Queue, scheduler: str) -> Iterator[Finished]:
                 if isinstance(answer, WorkersDiffer):
                     raise _refusal(scheduler, str(answer))
                 future.release()
-                yield running[future].key, answer
+                yield running.pop(future).key, answer
                 finished.update(submit_ready())
         finally:
             client.cancel(list(running))
@@ -83,16 +89,24 @@ def _surroundings(task: Task) -> dict[str, Any]:
 
 
 def _attempt_there(task: Task, needed: tuple[Any, ...], expected: dict[str, Any]) -> Answer | WorkersDiffer:
-    """On a worker, which may have come after the others were compared: an attempt, or in what the worker differs."""
+    """On a worker, which may have come after the others were compared: an attempt, or in what the worker differs.
+
+    Its checkpoint is on the worker, in the folder of the results there.
+    """
     try:
         difference = _difference(expected, _surroundings(task))
         if not difference and store.key(task.experiment, task.device) != task.key:
-            difference = f"data: its {task.experiment.dataset} is not the one here"
+            difference = f"data: its {draws.dataset(task.experiment)} is not the one here"
+        estimate.refuse_impossible(task.experiment, task.device)
     except (data.DataError, ValueError) as error:
         return Failure.of(error)
     if difference:
         return WorkersDiffer(f"worker {distributed.get_worker().address}: {difference}")
-    return attempt(task, needed)
+    place = store.path(task.experiment, task.key).with_suffix(".checkpoint")
+    answer = attempt(replace(task, checkpoint=place), needed)
+    if not isinstance(answer, Failure):
+        place.unlink(missing_ok=True)
+    return answer
 
 
 def _difference(expected: dict[str, Any], found: dict[str, Any]) -> str:

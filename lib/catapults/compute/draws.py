@@ -40,6 +40,11 @@ def dataset(experiment: Experiment) -> str | None:
     return getattr(experiment, "dataset", None) if drawn is None else drawn["name"]
 
 
+def source(experiment: Experiment) -> str:
+    """What :func:`identity` depends on."""
+    return repr(arguments(experiment)) if os.environ.get(FOLDER) else str(dataset(experiment))
+
+
 def identity(experiment: Experiment) -> str:
     """Of the data set that it draws from, here or where it was packed. Raises the errors of
     :func:`catapults.data.identity`."""
@@ -47,7 +52,7 @@ def identity(experiment: Experiment) -> str:
     if name is None:
         return "none"
     if folder and (drawn := arguments(experiment)) is not None:
-        with np.load(_place(Path(folder), drawn), allow_pickle=False) as file:
+        with _packed(Path(folder), drawn) as file:
             return json.loads(file["words"].item())["identity"]
     return data.identity(name)
 
@@ -58,7 +63,7 @@ def draw(experiment: Experiment) -> Any:
     if drawn is None:
         return None
     if folder := os.environ.get(FOLDER):
-        return _unpacked(_place(Path(folder), drawn))
+        return _unpacked(Path(folder), drawn)
     return data.load(**drawn)
 
 
@@ -84,10 +89,18 @@ def _place(folder: Path, drawn: dict[str, Any]) -> Path:
     return folder / "tensors" / f"{hashlib.sha256(json.dumps(drawn, sort_keys=True).encode()).hexdigest()[:16]}.npz"
 
 
-def _unpacked(path: Path) -> Any:
+def _packed(folder: Path, drawn: dict[str, Any]) -> Any:
+    """The open file of a task in a job folder. Raises :class:`catapults.data.DataUnavailable`."""
+    try:
+        return np.load(_place(folder, drawn), allow_pickle=False)
+    except FileNotFoundError:
+        raise data.DataUnavailable(f"{drawn['name']}: {folder} does not hold what this experiment draws") from None
+
+
+def _unpacked(folder: Path, drawn: dict[str, Any]) -> Any:
     import torch
 
-    with np.load(path, allow_pickle=False) as file:
+    with _packed(folder, drawn) as file:
         tensors = {name: torch.from_numpy(file[name]) for name in file.files if name != "words"}
         words = json.loads(file["words"].item())
     splits = (data.Split(tensors[f"{name}_inputs"], tensors[f"{name}_targets"]) for name in _SETS)

@@ -26,21 +26,26 @@ class Damaged(Exception):
 
 
 def write(path: Path, result: Any, about: dict[str, Any], single: bool = False) -> None:
-    """Write at once or not at all. ``single``: keep arrays of float64 in float32. Raises ``OSError``."""
+    """Write at once or not at all. ``single``: as in :func:`packed`. Raises ``OSError``."""
+    written(path, packed(result, about, single))
+
+
+def packed(result: Any, about: dict[str, Any], single: bool = False) -> bytes:
+    """What a file holds. ``single``: keep arrays of float64 in float32, where this has their numbers."""
     values, arrays = _taken_apart(result)
     if single:
-        arrays = {name: a.astype(np.float32) if a.dtype == np.float64 else a for name, a in arrays.items()}
+        arrays = {name: a.astype(np.float32) if _fits_single(a) else a for name, a in arrays.items()}
     arrays = {name: np.asarray(a, a.dtype.newbyteorder("<"), order="C") for name, a in arrays.items()}
     listed = [[name, a.dtype.str, list(a.shape)] for name, a in arrays.items()]
     everything = {"format": FORMAT, **about, "values": values, "arrays": listed}
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for name, content in (
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, member in (
             ("about.json", json.dumps(everything, sort_keys=True).encode()),
             ("arrays", b"".join(a.tobytes() for a in arrays.values())),
         ):
-            archive.writestr(zipfile.ZipInfo(name, _DATE), content, zipfile.ZIP_DEFLATED)
-    written(path, packed.getvalue())
+            archive.writestr(zipfile.ZipInfo(name, _DATE), member, zipfile.ZIP_DEFLATED)
+    return content.getvalue()
 
 
 def about(path: Path) -> dict[str, Any]:
@@ -73,10 +78,11 @@ def check(kind: type, result: Any) -> None:
     """Raise ``TypeError`` unless this is a result of a dataclass ``kind`` that can be written."""
     if type(result) is not kind:
         raise TypeError(f"result: {type(result).__name__}; allowed is {kind.__qualname__}")
+    types = typing.get_type_hints(kind)
     for field in dataclasses.fields(result):
         value = getattr(result, field.name)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            check(type(value), value)
+        if dataclasses.is_dataclass(types[field.name]):
+            check(types[field.name], value)
         elif not (_is_plain(value) or (type(value) is np.ndarray and not value.dtype.hasobject)):
             allowed = "numpy arrays, float, int, bool, str, None, tuples of these but arrays, and dataclasses of these"
             raise TypeError(f"{kind.__qualname__}.{field.name} = {value!r}: allowed are {allowed}")
@@ -95,6 +101,14 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
         raise Damaged(
             f"{path}: damaged ({type(error).__name__}: {error}); delete it, or get it back from git"
         ) from None
+
+
+def _fits_single(array: np.ndarray) -> bool:
+    """Whether it is of float64, and none of its numbers too large or too small for float32."""
+    if array.dtype != np.float64:
+        return False
+    sizes, limits = np.abs(array[np.isfinite(array) & (array != 0)]), np.finfo(np.float32)
+    return bool(np.all((sizes >= limits.tiny) & (sizes <= limits.max)))
 
 
 def _taken_apart(result: Any, prefix: str = "") -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -123,7 +137,7 @@ def _put_together(kind: type, prefix: str, values: dict[str, Any], arrays: dict[
             found[field.name] = _tuples(values[name])
         elif dataclasses.is_dataclass(types[field.name]):
             found[field.name] = _put_together(types[field.name], f"{name}.", values, arrays)
-        elif field.default is dataclasses.MISSING:
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ValueError(f"{name} is missing")
     return kind(**found)
 

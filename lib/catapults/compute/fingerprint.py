@@ -14,11 +14,14 @@ _LEFT_OUT = (
     "__init__.py",
     "experiments/",  # say what is computed, and are in the key themselves
     "compute/__init__.py",
-    *(f"data/{name}" for name in ("__init__", "names", "folders", "finding", "downloads", "npz", "dataset")),
+    "compute/trainings/__init__.py",  # knows all kinds of experiments, of which there may be more
+    *(f"data/{name}" for name in ("names", "folders", "finding", "downloads", "npz", "dataset")),
     *(f"data/{name}" for name in ("cifar10", "svhn", "usps", "celeba", "fashion_mnist")),  # whose tensors have a hash
 )
+_ONLY_FOLLOWED = "data/__init__.py"  # to what draws the tasks
 _VERSION_DEPENDENT = {"type_params", "type_comment", "kind", "ctx"}
 _version = functools.cache(importlib.metadata.version)
+_known: dict[tuple[Path, Path], dict[Path, int]] = {}  # the files that a module reaches, with when they were changed
 
 
 def modules(source: Path) -> dict[str, str]:
@@ -27,8 +30,11 @@ def modules(source: Path) -> dict[str, str]:
     Of a file outside of the library, imports from other such files are not followed. Docstrings, comments, layout and
     the messages of errors do not count.
     """
-    found = {} if source.is_relative_to(_PACKAGE) else {source.name: of_code(source)}
-    return found | {path.relative_to(_PACKAGE).as_posix(): of_code(path) for path in _reached(source)}
+    files = _known.get((source, _PACKAGE), {})
+    if not files or files != _changes(files):
+        files = _known[source, _PACKAGE] = _changes([source, *_reached(source)])
+    names = (p.relative_to(_PACKAGE).as_posix() if p.is_relative_to(_PACKAGE) else p.name for p in files)
+    return dict(sorted(zip(names, map(of_code, files), strict=True)))
 
 
 def dependencies() -> dict[str, str]:
@@ -41,6 +47,11 @@ def of_code(path: Path) -> str:
     return _of_code(path, path.stat().st_mtime_ns)
 
 
+def _changes(files: Iterable[Path]) -> dict[Path, int]:
+    """When each was changed; 0 for one that is gone."""
+    return {path: path.stat().st_mtime_ns if path.exists() else 0 for path in files}
+
+
 @functools.lru_cache(1024)
 def _of_code(path: Path, changed: int) -> str:
     digest = hashlib.sha256()
@@ -50,7 +61,7 @@ def _of_code(path: Path, changed: int) -> str:
 
 
 def _pieces(node: Any) -> Iterator[str]:
-    """A syntax tree in words that are the same under every version of Python."""
+    """A syntax tree in words that are the same under every version of Python. Brackets say where something ends."""
     if isinstance(node, ast.AST):
         yield type(node).__name__
         for field, value in ast.iter_fields(node):
@@ -60,13 +71,17 @@ def _pieces(node: Any) -> Iterator[str]:
                 value = value.func
             if field == "body" and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 value = [statement for statement in value if not _is_text(statement)]
+            if isinstance(node, ast.JoinedStr):
+                value = [part for part in value if getattr(part, "value", None) != ""]  # which Python 3.12 adds
             yield field
             yield from _pieces(value)
+        yield ")"
     elif isinstance(node, list):
         for item in node:
             yield from _pieces(item)
+        yield "]"
     else:
-        yield repr(node)
+        yield ascii(node)  # which characters repr escapes depends on the version
 
 
 def _is_text(statement: ast.stmt) -> bool:
@@ -75,17 +90,15 @@ def _is_text(statement: ast.stmt) -> bool:
 
 def _reached(start: Path) -> list[Path]:
     """The library's modules that a file imports, directly or through one another, itself among them."""
-    inside = start.is_relative_to(_PACKAGE)
-    found: set[Path] = {start} if inside else set()
-    waiting = [start]
+    seen, waiting = {start}, [start]
     while waiting:
         path = waiting.pop()
         names = _imported(path, path.stat().st_mtime_ns)
-        for other in {p for name in names for p in _executed(name)} - found:
+        for other in {p for name in names for p in _executed(name)} - seen:
             if not other.relative_to(_PACKAGE).as_posix().startswith(_LEFT_OUT):
-                found.add(other)
+                seen.add(other)
                 waiting.append(other)
-    return sorted(found)
+    return sorted(path for path in seen if path.is_relative_to(_PACKAGE) and path != _PACKAGE / _ONLY_FOLLOWED)
 
 
 @functools.lru_cache(1024)

@@ -16,13 +16,16 @@ from . import fingerprint
 Made = dict[str, Any]
 
 
-def made(source: Path, drawn: str, device: str, seconds: float) -> Made:
-    """``source``: the file that computed it; ``drawn``: the hash of the tensors that it drew."""
-    return {
+def code(source: Path) -> Made:
+    """Which code the computations of a file run through, to be asked before they begin: it can change meanwhile."""
+    return {"modules": fingerprint.modules(source), "commit": commit()}
+
+
+def made(code: Made, drawn: str, device: str, seconds: float) -> Made:
+    """``code``: of :func:`code`; ``drawn``: the hash of the tensors that were drawn."""
+    return code | {
         "drawn": drawn,
-        "modules": fingerprint.modules(source),
         "versions": fingerprint.dependencies() | {"catapults": __version__},
-        "commit": commit(),
         "device": device_name(device, threads=1),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "seconds": round(seconds, 3),

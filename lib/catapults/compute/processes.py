@@ -33,12 +33,16 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
 @contextmanager
 def threads(number: int) -> Iterator[None]:
     """PyTorch's threads, here and in the processes that are started inside."""
-    import torch  # which takes seconds, and whoever only starts processes can do without
+    inside = {"OMP_NUM_THREADS": str(number), "MKL_NUM_THREADS": str(number)}
+    if "torch" not in sys.modules and inside.items() <= os.environ.items():
+        yield  # it would begin with as many, and to import it takes seconds
+        return
+    import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
-        with environment({"OMP_NUM_THREADS": str(number), "MKL_NUM_THREADS": str(number)}):
+        with environment(inside):
             yield
     finally:
         torch.set_num_threads(before)

@@ -1,16 +1,17 @@
 """The results that the published book shows: small files in the repository, found by experiment alone."""
 
-import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .. import data
 from ..data.folders import named
 from ..experiments import Experiment
 from . import files, fingerprint, store
+from .atomic import written
 from .made import Made
-from .trainings import source_of
+from .trainings import NotHere, source_of
 
 FOLDER = "CATAPULTS_RECORD"
 LIMIT = 12 * 2**20  # bytes of all files together
@@ -57,9 +58,7 @@ def load(experiment: Experiment) -> tuple[Any, Made] | None:
     if place is None or not place.exists():
         return None
     result, about = files.read(place, experiment.Result)
-    if about["experiment_key"] != experiment.key:
-        raise files.Damaged(f"{place}: holds another experiment, {about['name']}; get it back from git")
-    return result, about["made"]
+    return result, _made(place, about, experiment)
 
 
 def entry(experiment: Experiment) -> Entry:
@@ -67,42 +66,52 @@ def entry(experiment: Experiment) -> Entry:
     place = path(experiment)
     if place is None or not place.exists():
         return Entry(experiment.name, "missing")
-    made = files.about(place)["made"]
+    made = _made(place, files.about(place), experiment)
     changed = behind(experiment, made)
     return Entry(experiment.name, "behind" if changed else "current", changed, place, made)
 
 
+def _made(place: Path, about: dict[str, Any], experiment: Experiment) -> Made:
+    """What made the result of this experiment. Raises :class:`.files.Damaged` for a file of another one."""
+    if about.get("experiment_key") != experiment.key:
+        raise files.Damaged(f"{place}: holds another experiment, {about.get('name')}; get it back from git")
+    if "modules" not in about.get("made", {}):
+        raise files.Damaged(f"{place}: does not say what made it; get it back from git")
+    return about["made"]
+
+
 def behind(experiment: Experiment, made: Made) -> tuple[str, ...]:
-    """The modules whose code has changed since."""
-    return tuple(fingerprint.changed(made["modules"], _modules_now(source_of(experiment))))
-
-
-@functools.lru_cache(16)
-def _modules_now(source: Path) -> dict[str, str]:
-    return fingerprint.modules(source)
+    """The modules whose code has changed since; none of timings where nothing here can take them again."""
+    try:
+        now = fingerprint.modules(source_of(experiment))
+    except NotHere:
+        return ()
+    return tuple(fingerprint.changed(made["modules"], now))
 
 
 def status(wanted: Iterable[Experiment]) -> list[Entry]:
     """Of every experiment that is wanted and, as superseded, of every other file. Raises :class:`.files.Damaged`."""
-    _modules_now.cache_clear()
     different = {experiment.key: experiment for experiment in wanted}
     entries = [entry(experiment) for experiment in different.values()]
     asked = {e.path for e in entries}
     for place in sorted((folder() or Path("/nonexistent")).glob("*.result")):
         if place not in asked:
             about = files.about(place)
-            entries.append(Entry(about["name"], "superseded", (), place, about["made"]))
+            entries.append(Entry(about.get("name", place.stem), "superseded", (), place, about.get("made", {})))
     return entries
 
 
 def add(experiments: Iterable[Experiment], device: str) -> tuple[int, list[Experiment]]:
     """Take the results of these over from the store. Returns how many were new, and those that are in neither.
 
-    Raises ``ValueError`` where the record would exceed its limit: then nothing is taken.
+    Raises as :func:`take`.
     """
     found, absent = {}, []
-    for experiment in experiments:
-        kept = store.load(experiment, store.key(experiment, device))
+    for experiment in {e.key: e for e in experiments}.values():
+        try:
+            kept = store.load(experiment, store.key(experiment, device))
+        except (data.DataError, NotHere):
+            kept = None
         if kept is None:
             if entry(experiment).state == "missing":
                 absent.append(experiment)
@@ -112,17 +121,22 @@ def add(experiments: Iterable[Experiment], device: str) -> tuple[int, list[Exper
 
 
 def take(results: Iterable[tuple[Experiment, Any, Made]]) -> int:
-    """Write results into the record, but those that it holds from the same code. Returns how many."""
-    new = 0
+    """Write results into the record, but those that it holds from the same code. Returns how many.
+
+    Raises ``ValueError`` where this is no project, or the record would exceed its limit: then nothing is written.
+    """
+    new: dict[Path, bytes] = {}
     for experiment, result, made in results:
         place = path(experiment)
         if place is None:
             raise ValueError("record: this is not in a project; go to its folder, or set CATAPULTS_RECORD")
-        if place.exists() and files.about(place)["made"]["modules"] == made["modules"]:
+        if place.exists() and _made(place, files.about(place), experiment)["modules"] == made["modules"]:
             continue
-        files.write(place, result, store.about(experiment, made), single=True)
-        new += 1
-    size = sum(place.stat().st_size for place in (folder() or Path()).glob("*.result"))
-    if size > LIMIT:
+        new[place] = files.packed(result, store.about(experiment, made), single=True)
+    kept = set((folder() or Path("/nonexistent")).glob("*.result")) - new.keys()
+    size = sum(map(len, new.values())) + sum(place.stat().st_size for place in kept)
+    if new and size > LIMIT:
         raise ValueError(f"record: {size / 2**20:.1f} MiB; allowed are {LIMIT / 2**20:.0f} MiB")
-    return new
+    for place, content in new.items():
+        written(place, content)
+    return len(new)

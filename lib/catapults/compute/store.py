@@ -3,6 +3,7 @@
 import hashlib
 import json
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,18 @@ def key(experiment: Experiment, device: str, data_identity: str | None = None) -
 
 def path(experiment: Experiment, key: str) -> Path:
     """Where its result lies, if there is one."""
-    return folder() / f"{type(experiment).__name__}-{key[:16]}.result"
+    return folder() / f"{_beginning(experiment)}{key[:16]}.result"
+
+
+def perhaps(experiments: Iterable[Experiment]) -> set[str]:
+    """The keys of those of which there are results, of whatever code, data and device: the others need no key here."""
+    place = folder()
+    there = {path.name[:-23] for path in place.glob("*.result")} if place.is_dir() else set()
+    return {experiment.key for experiment in experiments if _beginning(experiment) in there}
+
+
+def _beginning(experiment: Experiment) -> str:
+    return f"{type(experiment).__name__}-{experiment.key[:16]}-"
 
 
 def load(experiment: Experiment, key: str) -> tuple[Any, Made] | None:
@@ -58,11 +70,11 @@ def load(experiment: Experiment, key: str) -> tuple[Any, Made] | None:
         result, about = files.read(path(experiment, key), experiment.Result)
     except (OSError, files.Damaged):
         return None
-    return (result, about["made"]) if about["key"] == key else None
+    return (result, about["made"]) if about.get("key") == key else None
 
 
-def save(experiment: Experiment, result: Any, made: Made, key: str) -> None:
-    """Keep a result, at once or not at all; where the folder cannot be written, a warning says so.
+def save(experiment: Experiment, result: Any, made: Made, key: str) -> bool:
+    """Keep a result, at once or not at all; where the folder cannot be written, a warning says so. Returns whether.
 
     ``key``: that of when the computation began. Raises ``TypeError`` for what is no result of the experiment.
     """
@@ -72,6 +84,8 @@ def save(experiment: Experiment, result: Any, made: Made, key: str) -> None:
         files.write(place, result, about(experiment, made) | {"key": key})
     except OSError as error:
         warnings.warn(f"{place}: the result of {experiment.name} could not be kept: {error}", stacklevel=2)
+        return False
+    return True
 
 
 def about(experiment: Experiment, made: Made) -> dict[str, Any]:

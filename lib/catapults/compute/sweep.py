@@ -4,7 +4,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TextIO
@@ -16,6 +16,7 @@ from ..checks import whole_number
 from ..experiments import Experiment
 from . import draws, estimate, record, store
 from .made import Made
+from .trainings import NotHere
 
 TERMINAL = "CATAPULTS_TERMINAL"  # set by the build command for the notebooks it executes, whose own output is caught
 
@@ -104,7 +105,7 @@ def sweep(
     device: str = "auto",
     scheduler: str | None = None,
     processes: int | None = None,
-    hours: float | None = None,
+    hours: float | int | None = None,
     in_order: bool = False,
     again: bool = False,
     progress: bool = False,
@@ -126,9 +127,9 @@ def sweep(
     An experiment that raises, or whose data cannot be had, does not stop the others; its outcome says why. Whatever
     interrupts a sweep costs the experiments that were running, or what these did since their last checkpoint.
 
-    Raises ``ValueError`` for arguments that are not allowed, and experiments that this machine cannot hold or whose
-    class is not defined in a file; ``ConnectionError`` for a scheduler that does not answer;
-    :class:`catapults.compute.cluster.WorkersDiffer` where its workers would not compute the same.
+    Raises ``ValueError`` for arguments that are not allowed, for experiments that are to be computed here and that this
+    machine cannot hold, and for those whose class other processes cannot import; ``ConnectionError`` for a scheduler
+    that does not answer; :class:`catapults.compute.cluster.WorkersDiffer` where its workers would not compute the same.
     """
     check_scheduler(scheduler)
     devices.name_of(device)
@@ -137,10 +138,11 @@ def sweep(
     if hours is not None and not hours > 0:
         raise ValueError(f"hours = {hours!r}: allowed are positive numbers, and None")
     wanted = {experiment.key: experiment for experiment in experiments}
-    found = look_up(list(wanted.values()), device, again)
+    keys = _Keys(device)
+    found = _look_up(wanted.values(), keys, again)
     absent = [experiment for key, experiment in wanted.items() if key not in found]
     if absent:
-        found |= _computed(absent, found, device, scheduler, processes, hours, in_order, progress)
+        found |= _computed(absent, keys, device, scheduler, processes, hours, in_order, again, progress)
     return Results({key: found[key] for key in wanted})
 
 
@@ -156,18 +158,37 @@ def look_up(experiments: Sequence[Experiment], device: str = "auto", again: bool
 
     ``again``: leave out what the record has from other code. Raises :class:`.files.Damaged` for a damaged record.
     """
-    found = {}
-    identities: dict[str | None, str | None] = {}  # which can take reading a whole data set
-    for experiment in experiments:
-        name = getattr(experiment, "dataset", None)
-        if name not in identities:
+    return _look_up(experiments, _Keys(device), again)
+
+
+class _Keys:
+    """Of the store. Each data set, of which some have to be read for their identity, is asked for once."""
+
+    def __init__(self, device: str):
+        self._device = device
+        self._identities: dict[str, str | data.DataError] = {}
+
+    def __call__(self, experiment: Experiment) -> str:
+        """Raises as :func:`.store.key`."""
+        source = draws.source(experiment)
+        if source not in self._identities:
             try:
-                identities[name] = draws.identity(experiment)
-            except data.DataError:
-                identities[name] = None
-        kept = None
-        if identities[name] is not None:
-            kept = store.load(experiment, store.key(experiment, device, identities[name]))
+                self._identities[source] = draws.identity(experiment)
+            except data.DataError as error:
+                self._identities[source] = error
+        if isinstance(identity := self._identities[source], data.DataError):
+            raise identity
+        return store.key(experiment, self._device, identity)
+
+
+def _look_up(experiments: Iterable[Experiment], keys: _Keys, again: bool) -> dict[str, Outcome]:
+    experiments, found = list(experiments), {}
+    stored = store.perhaps(experiments)  # of what is only recorded, no data set is asked for
+    for experiment in experiments:
+        try:
+            kept = store.load(experiment, keys(experiment)) if experiment.key in stored else None
+        except (data.DataError, NotHere):
+            kept = None
         changed: tuple[str, ...] = ()
         if kept is None and (kept := record.load(experiment)) is not None:
             changed = record.behind(experiment, kept[1])
@@ -180,38 +201,38 @@ def look_up(experiments: Sequence[Experiment], device: str = "auto", again: bool
 
 def _computed(
     experiments: list[Experiment],
-    found: Mapping[str, Outcome],
+    keys: _Keys,
     device: str,
     scheduler: str | None,
     processes: int | None,
-    hours: float | None,
+    hours: float | int | None,
     in_order: bool,
+    again: bool,
     progress: bool,
 ) -> dict[str, Outcome]:
-    from . import workers  # which imports PyTorch
+    """Of these, and of those that they need."""
+    from . import workers
 
     every = _with_needs(experiments)
-    have = {key: outcome.result for key, outcome in found.items()}
-    have |= {k: o.result for k, o in look_up([e for e in every if e.key not in have], device).items()}
+    outcomes = _look_up(every, keys, again)  # needs are there, or what another process has computed meanwhile
+    have = {key: outcome.result for key, outcome in outcomes.items()}
     until = None if hours is None else time.time() + 3600 * hours
-    tasks, outcomes = [], {}
+    tasks = []
     for experiment in every:
         if experiment.key in have:
             continue
-        try:
+        if scheduler is None:
             estimate.refuse_impossible(experiment, device)
-            key = store.key(experiment, device)
-        except (data.DataError, ValueError) as error:
+        try:
+            key = keys(experiment)
+        except (data.DataError, NotHere) as error:
             outcomes[experiment.key] = Outcome(experiment, failure=workers.Failure.of(error).message)
             continue
         place = store.path(experiment, key).with_suffix(".checkpoint")
         needs = tuple(need.key for need in experiment.needs)
         tasks.append(workers.Task(key, experiment, needs, device, place, until))
-    if not in_order:
-        cost = {task.key: estimate.seconds(task.experiment) for task in tasks}
-        tasks.sort(key=lambda task: -cost[task.key])
     by_key = {task.key: task for task in tasks}
-    queue = workers.Queue(tasks, have, until)
+    queue = workers.Queue(tasks if in_order else _longest_first(tasks), have, until)
     finished = _workers(queue, device, scheduler, processes, progress)
     with closing(finished), _Progress(tasks, progress) as show:
         for key, answer in finished:
@@ -221,19 +242,32 @@ def _computed(
                 outcomes[experiment.key] = Outcome(experiment, failure=answer.message, unfinished=answer.unfinished)
             else:
                 result, made = answer
-                store.save(experiment, result, made, key)
+                if store.save(experiment, result, made, key):
+                    task.checkpoint.unlink(missing_ok=True)
                 queue.done(experiment.key, result)
                 outcomes[experiment.key] = Outcome(experiment, result, made, computed=True)
             show(task, outcomes[experiment.key])
-    for task in queue.left:
-        failed = [need.name for need in task.experiment.needs if _failed(outcomes.get(need.key))]
+    left = {task.key for task in queue.left}
+    for task in (task for task in tasks if task.key in left):  # needs first
+        needs = [need for need in task.experiment.needs if need.key not in have]
+        failed = [need.name for need in needs if not outcomes[need.key].unfinished]
         why = f"it needs {', '.join(failed)}, which failed" if failed else f"no time was left of {hours} hours"
         outcomes[task.experiment.key] = Outcome(task.experiment, failure=why, unfinished=not failed)
     return outcomes
 
 
-def _failed(outcome: Outcome | None) -> bool:
-    return outcome is not None and bool(outcome.failure) and not outcome.unfinished
+def _longest_first(tasks: list[Any]) -> list[Any]:
+    """By the estimated time from the beginning of a task to the end of the last one that needs it.
+
+    ``tasks``: those that others need before these.
+    """
+    remaining: dict[str, float] = {}
+    for task in reversed(tasks):
+        key = task.experiment.key
+        remaining[key] = remaining.get(key, 0.0) + estimate.seconds(task.experiment)
+        for need in task.needs:
+            remaining[need] = max(remaining.get(need, 0.0), remaining[key])
+    return sorted(tasks, key=lambda task: -remaining[task.experiment.key])
 
 
 def _with_needs(experiments: list[Experiment]) -> list[Experiment]:

@@ -16,7 +16,7 @@ from typing import Any
 from ..experiments import Experiment
 from . import draws, files
 from .checkpoints import Checkpoint, OutOfTime
-from .made import Made, made
+from .made import Made, code, made
 from .processes import pool, threads
 from .trainings import compute, source_of
 
@@ -79,24 +79,27 @@ class Queue:
 
 
 def attempt(task: Task, needed: tuple[Any, ...], progress: bool = False) -> Answer:
-    """What the experiment gives with one thread, and what made it; a :class:`Failure` where it raises."""
+    """What the experiment gives with one thread, and what made it; a :class:`Failure` where it raises.
+
+    Its checkpoint stays until whoever keeps the result removes it.
+    """
     experiment = task.experiment
     checkpoint = None if task.checkpoint is None else Checkpoint(task.checkpoint, task.until)
     try:
         with threads(1), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*diverge", category=RuntimeWarning)  # which the result says
-            started = time.perf_counter()
+            if task.until is not None and time.time() >= task.until:
+                raise OutOfTime("no time was left")
+            started, by = time.perf_counter(), code(source_of(experiment))
             drawn = draws.draw(experiment)
             result = compute(experiment, drawn, needed, task.device, progress=progress, checkpoint=checkpoint)
             seconds = time.perf_counter() - started
         files.check(experiment.Result, result)
-        about = made(source_of(experiment), "" if drawn is None else drawn.digest, task.device, seconds)
+        about = made(by, "" if drawn is None else drawn.digest, task.device, seconds)
     except Exception as error:
         if not isinstance(error, ValueError | OutOfTime | OSError):
             warnings.warn(f"{experiment.name}: {traceback.format_exc()}", stacklevel=2)
         return Failure.of(error)
-    if checkpoint is not None:
-        checkpoint.remove()
     return result, about
 
 

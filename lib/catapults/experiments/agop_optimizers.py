@@ -30,7 +30,7 @@ class Optimizers(LearningPage):
 
     @field_validator("rates")
     @classmethod
-    def _known(cls, value: dict[str, float]) -> dict[str, float]:
+    def _optimizers_known(cls, value: dict[str, float]) -> dict[str, float]:
         for name in value:
             if name not in TITLES:
                 raise ValueError(f"rates = {value!r}: {name!r} is no optimiser; allowed are {', '.join(TITLES)}")

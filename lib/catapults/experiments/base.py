@@ -10,7 +10,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 PositiveInt = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Rate = int | float | str
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+Rate = Annotated[int | float | str, BeforeValidator(_whole)]  # 4 and 4.0 are the same training
 
 
 def _as_text(value: Any) -> Any:
@@ -76,9 +82,12 @@ class Experiment(Parameters):
 
     @property
     def key(self) -> str:
-        """The sha256 of the class's name and of all fields that do not have their default."""
-        fields = self.model_dump(mode="json", exclude_defaults=True)
-        return hashlib.sha256(json.dumps([type(self).__name__, fields], sort_keys=True).encode()).hexdigest()
+        """The sha256 of the class's name, outside of this library with its module's, and of all fields that do not have
+        their default."""
+        kind, fields = type(self), self.model_dump(mode="json", exclude_defaults=True)
+        ours = kind.__module__.startswith("catapults.")
+        name = kind.__name__ if ours else f"{kind.__module__}.{kind.__qualname__}"
+        return hashlib.sha256(json.dumps([name, fields], sort_keys=True).encode()).hexdigest()
 
 
 class Page(Parameters):

@@ -14,7 +14,6 @@ from .network import Architecture, Network
 
 Optimizer = Literal["sgd", "sgd+m", "adadelta", "adagrad", "rmsprop", "adam"]
 CORNER = 10  # rows and columns of an AGOP that are kept (Fig. 26)
-SHOWN = 1000  # points of a curve that are kept: more than a plot can show
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,8 @@ class Fitted:
     diverged: bool
     test_loss: float  # at the best weights
     test_error: float  # NaN for regression
+    test_variance: float  # of the test targets: the loss of the best constant
+    linear_test_loss: float  # of the best linear predictor on the training set; NaN for classes
     alignment: float  # of the AGOP on the training inputs, at the best weights, with the EGOP
     corner: Float[np.ndarray, "10 10"]  # of this AGOP
     true_corner: Float[np.ndarray, "10 10"]  # of the EGOP
@@ -227,22 +228,3 @@ class Fit(Learning, Experiment):
     def needs(self) -> tuple[Experiment, ...]:
         strong = self.strong_model()
         return () if strong is None else (strong,)
-
-
-def thinned(
-    values: Float[np.ndarray, " T"], other: Float[np.ndarray, " T"], most: int = SHOWN
-) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-    """Positions, and both curves there: of each of ``most`` / 4 stretches the first, the last and both extremes of
-    ``values``, so that no peak is lost."""
-    if len(values) <= most:
-        chosen = np.arange(len(values))
-    else:
-        edges = np.linspace(0, len(values), most // 4 + 1).astype(int)
-        finite = np.nan_to_num(values, nan=0.0)
-        kept = {
-            int(t)
-            for a, b in zip(edges[:-1], edges[1:], strict=True)
-            for t in (a, b - 1, a + finite[a:b].argmin(), a + finite[a:b].argmax())
-        }
-        chosen = np.array(sorted(kept))
-    return chosen, values[chosen], other[chosen]

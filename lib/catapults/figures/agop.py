@@ -117,14 +117,16 @@ def batch_sizes(run: BatchRun) -> Figure:
     words = []
     with canvas("batch-sizes", height=6.0) as (figure, save):
         for axes, (label, measurement) in zip(figure.subplots(3, sharex=True), panels.items(), strict=True):
-            for rate, colour, shape in zip(e.learning_rates, itertools.cycle(_COLOURS), itertools.cycle(_SHAPES)):
+            styles = marks(list(map(str, e.learning_rates))).values()
+            for index, (rate, (shape, colour)) in enumerate(zip(e.learning_rates, styles, strict=True)):
+                style = {"marker": shape, "color": colour, "linestyle": ("-", "--", "-.", ":")[index % 4]}
                 name = f"η = {str(rate).replace('eta_crit', 'η_crit')}"
-                words.append(f"{label} at {name}: {_means(axes, run, rate, measurement, colour, shape, name)}")
+                words.append(f"{label} at {name}: {_means(axes, run, rate, measurement, label=name, **style)}")
             axes.set(ylabel=label, xscale="log")
         figure.axes[0].set_yscale("symlog", linthresh=1)
         figure.axes[0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         figure.axes[0].margins(y=0.1)
-        figure.axes[0].set_ylim(bottom=0)
+        figure.axes[0].set_ylim(bottom=-0.2)  # marks at 0 are whole
         if len(e.learning_rates) > 1:
             figure.axes[1].legend()
         figure.axes[2].set(xlabel="batch size", xticks=e.batch_sizes, xticklabels=map(str, e.batch_sizes))
@@ -139,14 +141,14 @@ def batch_sizes(run: BatchRun) -> Figure:
     )
 
 
-def _means(axes: Axes, run: BatchRun, rate: Rate, measurement: Measurement, colour: str, shape: str, label: str) -> str:
+def _means(axes: Axes, run: BatchRun, rate: Rate, measurement: Measurement, **style: str) -> str:
     """Draw a measurement's means over the seeds by batch size; their numbers in words."""
     sizes = run.experiment.batch_sizes
     compared = [run.compared(rate, size) for size in sizes]
     values = [mean_and_deviation(measurement.of(result) for result in results) for results in compared]
     bars = [0.0 if math.isnan(deviation) else deviation for _, deviation in values]
     means = [mean for mean, _ in values]
-    axes.errorbar(sizes, means, bars, color=colour, marker=shape, capsize=3, label=label)
+    axes.errorbar(sizes, means, bars, capsize=3, markersize=8, markerfacecolor="none", **style)
     return ", ".join(f"{_number(mean)} ({size})" for mean, size in zip(means, sizes, strict=True))
 
 

@@ -85,7 +85,7 @@ def hessian_along(run: GDRun) -> Figure:
         left.set(xlabel="iteration", ylabel="critical learning rate")
         left.legend()
         finish(left, run.history)
-        limits = [0.9 * min(exact.min(), approximate.min()), 1.1 * max(exact.max(), approximate.max())]
+        limits = [0.9 * float(min(exact.min(), approximate.min())), 1.1 * float(max(exact.max(), approximate.max()))]
         right.plot(limits, limits, color=INK, linewidth=1, linestyle=":", marker="")
         right.plot(exact, approximate, color=NORM, linestyle="")
         right.set(xlabel=r"$2/\lambda_{\max}(H)$", ylabel=mathtext(run.threshold), xscale="log", yscale="log")

@@ -12,6 +12,7 @@ from .base import INK, NORM, REST, TOP, TOTAL, canvas, log_over_iterations, math
 _MARKS = "Bar along the bottom: steps with η > η_crit of the batch."
 _CIRCLES = "Circles: the peaks that are counted as spikes."
 _BELOW = 100  # times below the smallest loss a part of it is cut off
+_CUT = "The axis goes down to a hundredth of the smallest loss at most."
 _AROUND = 15  # iterations on either side of the spike that is drawn large
 
 
@@ -58,7 +59,7 @@ def loss_split(run: SGDRun) -> Figure | None:
         axes.set(xlabel="iteration")
     return save(
         f"The training loss (wide grey line) and its two parts: in the top-{s} eigenspace of the tangent kernel of the "
-        f"whole training set (solid) and in the rest (dashed) (drawn like the paper's Fig. 7). {_MARKS}",
+        f"whole training set (solid) and in the rest (dashed) (drawn like the paper's Fig. 7). {_CUT} {_MARKS}",
         f"Three lines over the iterations, logarithmic loss axis. {_course(run, h)} {_course_of_parts(run)}",
     )
 
@@ -80,7 +81,7 @@ def highest_spike(run: SGDRun) -> Figure | None:
     return save(
         f"The highest spike from near: iterations {first} to {last}. Above the loss (wide grey line) and its two "
         f"parts, in the top-{run.experiment.top} eigenspace (solid) and in the rest (dashed); below the norm of the "
-        f"tangent kernel. {_MARKS}",
+        f"tangent kernel. {_CUT} {_MARKS}",
         f"Two plots over iterations {first} to {last}, logarithmic axes. The loss rises from "
         f"{number(h.loss[top.start])} at iteration {top.start} to {number(h.loss[top.peak])} at iteration {top.peak} "
         f"and is {number(h.loss[top.end])} at iteration {top.end}; the norm goes "
@@ -94,7 +95,7 @@ def hessian(run: SGDRun) -> Figure | None:
     exact, kernel = run.hessian
     if not len(exact):
         return None
-    limits = [0.9 * min(exact.min(), kernel.min()), 1.1 * max(exact.max(), kernel.max())]
+    limits = [0.9 * float(min(exact.min(), kernel.min())), 1.1 * float(max(exact.max(), kernel.max()))]
     name = mathtext("b/‖K‖" if run.outputs == 1 else "bc/‖K‖")
     with canvas("hessian", height=3.6) as (figure, save):
         axes = figure.subplots()

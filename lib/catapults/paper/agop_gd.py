@@ -103,14 +103,19 @@ def _closer(run: RaisedRun) -> Claim:
     fewest, most = (of(compared, key=lambda result: result.spikes) if compared else run.raised[0] for of in (min, max))
     values = [cosine(result.corner, result.true_corner) for result in (fewest, most)]
     words = [ALIGNMENT.write(value) for value in values]
+    sentence = (
+        f"The cosine between the rows and columns shown and those of the true AGOP is {words[0]} with "
+        f"{_catapults_of(fewest)} and {words[1]} with {_catapults_of(most)}."
+    )
+    if fewest.spikes == most.spikes:
+        sentence = "No training has more catapults than another, so that their pictures are not compared."
     return Claim(
         "with more catapults the picture of the AGOP is closer to the true one",
         "the features are learned better (appendix D.2, Fig. 26)",
         f"cosine of the corners {words[0]} with {fewest.spikes}, {words[1]} with {most.spikes}",
         "a larger cosine of the rows and columns that are shown",
         verdict(None if fewest.spikes == most.spikes or math.isnan(sum(values)) else values[1] > values[0]),
-        f"The cosine between the rows and columns shown and those of the true AGOP is {words[0]} with "
-        f"{_catapults_of(fewest)} and {words[1]} with {_catapults_of(most)}.",
+        sentence,
         ("figure 26",),
     )
 

@@ -110,7 +110,7 @@ def _trend(run: BatchRun, measurement: Measurement, grows: bool, paper: str, *sh
 
 def _none_above(run: BatchRun) -> Claim:
     small = run.experiment.learning_rates[-1]
-    most = max(result.catapults for size in run.experiment.batch_sizes for result in run.of(small, size))
+    most = max(float(result.catapults) for size in run.experiment.batch_sizes for result in run.of(small, size))
     return Claim(
         "at the small rate no step is above the batch's critical rate",
         "no catapults for any batch size (section 4)",

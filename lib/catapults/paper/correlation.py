@@ -80,8 +80,8 @@ def follows(
         f"{listed}; rank correlation with the {order.name} {signed(rank)}" + note,
         f"Spearman's rank correlation at least {STRONG:g} in size and both ends in order, with the paper's sign",
         verdict(holds),
-        f"{capital(f'{order.beginning}the {measurement.title}')} by {order.name} is {listed}; the rank correlation is "
-        f"{signed(rank)}{note}.",
+        f"{capital(f'{order.beginning}the {measurement.title}')} by {order.name} is {listed}"
+        f"{'' if math.isnan(rank) else f'; the rank correlation is {signed(rank)}'}{note}.",
         shown_in,
     )
 
@@ -120,6 +120,6 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _mean_at(place: float, order: Order, values: Sequence[float]) -> float:
+def _mean_at(place: float | int, order: Order, values: Sequence[float]) -> float:
     """The mean value of those at this place; NaN where one of them is."""
     return float(np.mean([value for p, value in zip(order.places, values, strict=True) if p == place]))

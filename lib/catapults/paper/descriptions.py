@@ -107,8 +107,8 @@ def _scaling(run: ScalingRun) -> str:
     rounds = [point.rounds for points in run.points.values() for point in points]
     counted = f"{min(rounds)} to {max(rounds)}" if min(rounds) < max(rounds) else str(min(rounds))
     return (
-        f"The {FCN} has {e.width} neurons and {e.input_dim} inputs; the {CNN} has {e.depth} weight layers, {e.channels} "
-        f"channels and images of {e.image_size}×{e.image_size} pixels in 3 colours. Both were trained on {run.device} at "
-        f"learning rate {e.learning_rate}, in each round from the same weights. A round has {WARM_STEPS} plain steps and "
-        f"{WARM_STEPS} of ours after a first one; there were {counted} rounds."
+        f"The {FCN} has {e.width} neurons and {e.input_dim} inputs; the {CNN} has {e.depth} weight layers, "
+        f"{e.channels} channels and images of {e.image_size}×{e.image_size} pixels in 3 colours. Both were trained on "
+        f"{run.device} at learning rate {e.learning_rate}, in each round from the same weights. A round has "
+        f"{WARM_STEPS} plain steps and {WARM_STEPS} of ours after a first one; there were {counted} rounds."
     )

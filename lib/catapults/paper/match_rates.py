@@ -88,10 +88,10 @@ def search_result(run: MatchRun) -> Text:
         theirs = quoted.get(name)
         meeting = sum(bool(_meets(rate, theirs)) for rate in known)
         low, high = (number(pick(known)) for pick in (min, max))
-        title = f"{NETWORKS[name][0].upper()}{NETWORKS[name][1:]}"
-        text = f"{title}: of {len(known)} settings with a rate they range from {low} % to {high} %"
+        settings = "1 setting" if len(known) == 1 else f"{len(known)} settings"
+        text = f"For the {NETWORKS[name]} {settings} gave a match rate, from {low} % to {high} %"
         sentences.append(
-            text + ("." if theirs is None else f"; {meeting} of them meet the paper's {_percent(theirs)}.")
+            text + ("." if theirs is None else f"; {meeting} of these meet the paper's {_percent(theirs)}.")
         )
     return Text(" ".join(sentences))
 
@@ -102,7 +102,7 @@ def _rate(network: str, rates: Rates, reading: Reading, theirs: MatchRate | None
     elsewhere = "" if theirs is None else theirs.elsewhere(e)
     ours = _plus_minus(mean, deviation)
     if not math.isnan(mean):
-        ours += f"; {_plus_minus(rates.base(reading), math.nan)} of all steps"
+        ours += f" (of all steps {_plus_minus(rates.base(reading), math.nan)})"
     chosen = ""
     if theirs is not None and e.learning_rate != theirs.learning_rate:
         chosen = f"; at a rate that we chose, {e.learning_rate}, not the paper's {number(theirs.learning_rate)}"

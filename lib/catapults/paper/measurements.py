@@ -74,7 +74,8 @@ def mean_and_deviation(values: Iterable[float]) -> tuple[float, float]:
 def without_diverged(results: Sequence[Fitted]) -> str:
     """A note on those that are left out; empty where there are none."""
     diverged = len(results) - len(undiverged(results))
-    return f"left out: {diverged} of {len(results)} trainings, which diverge" if diverged else ""
+    which = f"{diverged} of {len(results)} trainings, which diverge{'s' * (diverged == 1)}"
+    return f"left out: {which}" if diverged else ""
 
 
 def ends(results: Sequence[Fitted]) -> str:

@@ -126,7 +126,7 @@ def _match(run: SGDRun, reading: Reading) -> Claim:
     return Claim(
         f"where {READINGS[reading]} rises, η > η_crit(X_batch)",
         theirs,
-        f"{m.hits} of {m.rises} rises" + (f", {_percent(m.rate)}; {_percent(m.base)} of all steps" if m.rises else ""),
+        f"{m.hits} of {m.rises} rises" + (f", {_percent(m.rate)} (of all steps {_percent(m.base)})" if m.rises else ""),
         f"at least {100 * MATCHING:g} %; needs {needed} rises" if reading == "whole" else "none",
         verdict(holds),
         f"Of the {m.rises} steps on which {READINGS[reading]} rises, {m.hits} have η > η_crit(X_batch)"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from ..models import NTKConv2d, NTKLinear
 
@@ -60,9 +60,23 @@ def _sample_first(module: nn.Module, inputs: Tensor) -> bool:
     return inputs.dim() >= (2 if type(module) in LINEAR else 1)
 
 
+def nodes_behind(*tensors: Tensor) -> Iterator[Node]:
+    """Every operation of the graph that they are computed by, once."""
+    seen, stack = set(), [tensor.grad_fn for tensor in tensors]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        yield node
+        stack.extend(following for following, _ in node.next_functions)
+
+
 def flat_outputs(outputs: Tensor, n: int) -> Float[Tensor, "n c"]:
-    """The model's outputs for n samples as a matrix. Raises ``ValueError`` unless they are a tensor (n, ...)."""
+    """The model's outputs for n samples as a matrix. Raises ``ValueError`` unless they are real, (n, ...)."""
     if not isinstance(outputs, Tensor) or outputs.dim() == 0 or len(outputs) != n:
         shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise ValueError(f"model: its output for {n} samples is {shape}; allowed is a tensor of shape ({n}, ...)")
+    if not outputs.is_floating_point():
+        raise ValueError(f"model: its outputs are {outputs.dtype}; allowed are real floating-point numbers")
     return outputs.reshape(n, -1)

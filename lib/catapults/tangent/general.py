@@ -13,7 +13,7 @@ from ..precision import full_precision
 from .blocks import add_gram, slices
 from .parts import added
 from .trial import Layers
-from .undisturbed import uncompiled, undisturbed
+from .undisturbed import uncompiled, undisturbed, with_autograd
 
 _JACOBIANS_AT_A_TIME = 32  # samples in torch.func's Jacobian: 8 take half as long again, 128 are no faster
 _SMALL = 2**28  # bytes of Jacobians that are kept without a look at how much memory is free
@@ -86,7 +86,7 @@ class GeneralPartInBlocks:
         for samples in slices(stop, self.samples):
             if _versions(self.model) != self.versions:
                 raise ValueError("model: its weights have changed since it was linearized; allowed are the same ones")
-            with torch.inference_mode(False), full_precision(), torch.enable_grad():
+            with with_autograd(), full_precision(), torch.enable_grad():
                 jacobians = _jacobians(self.model, self.inputs[samples], self.plan, self.dtype)
             yield samples, GeneralPart(self.name, jacobians)
 

@@ -22,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..checks import whole_number
 from ..precision import full_precision
 from . import factored
+from .calls import nodes_behind
 from .eigenspace import NotFinite, top_eigenpairs
 from .factored import FactoredHessian
 from .linearization import Linearization, linearize
@@ -113,9 +114,10 @@ class _Graph:
     def __init__(self, model: nn.Module, inputs: Tensor, targets: Tensor):
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self.size = sum(p.numel() for p in self._parameters)
+        self.dtype = reduce(torch.promote_types, map(_precise, self._parameters))
         with _twice_differentiable(model), full_precision(), torch.enable_grad():
             outputs = model(inputs.clone() if inputs.is_inference() else inputs)
-            self._outputs = outputs.to(reduce(torch.promote_types, {outputs.dtype, *map(_precise, self._parameters)}))
+            self._outputs = outputs.to(self.dtype)
             loss = residual_of(self._outputs, targets).square().mean()
             self._gradient = [torch.zeros_like(p) for p in self._parameters]
             if loss.requires_grad:
@@ -123,6 +125,7 @@ class _Graph:
                     self._gradient = torch.autograd.grad(
                         loss, self._parameters, create_graph=True, materialize_grads=True
                     )
+                _refuse_once_differentiable(self._gradient)
 
     def along(self, cotangent: Tensor) -> Tensor:
         return self._pulled_back([self._outputs], [cotangent.view_as(self._outputs)])
@@ -143,12 +146,12 @@ class _Graph:
         pairs = [(v, c.to(v)) for v, c in zip(values, cotangents, strict=True) if v.requires_grad]
         result = [torch.zeros_like(p) for p in self._parameters]
         if pairs:
-            with torch.inference_mode(False), full_precision(), _explained():
+            with full_precision(), _explained():
                 values, cotangents = zip(*pairs, strict=True)
                 result = torch.autograd.grad(
                     values, self._parameters, cotangents, retain_graph=True, materialize_grads=True
                 )
-        return torch.cat([r.flatten().to(_precise(r)) for r in result])
+        return torch.cat([r.flatten() for r in result]).to(self.dtype)
 
 
 @contextmanager
@@ -176,7 +179,17 @@ def _explained() -> Iterator[None]:
     except RuntimeError as error:
         if "derivative" not in str(error) and "double backward" not in str(error):
             raise
-        raise ValueError(f"model: cannot be differentiated twice ({error}); allowed are operations that can") from error
+        raise _not_twice(str(error)) from error
+
+
+def _refuse_once_differentiable(gradient: Sequence[Tensor]) -> None:
+    """Behind such a function, marked by a node of the graph, torch takes the gradient for a constant without a word."""
+    if any(node.name() == "torch::autograd::Error" for node in nodes_behind(*gradient)):
+        raise _not_twice("it has a function that is marked as once_differentiable")
+
+
+def _not_twice(why: str) -> ValueError:
+    return ValueError(f"model: cannot be differentiated twice ({why}); allowed are operations that can")
 
 
 def _precise(tensor: Tensor) -> torch.dtype:
@@ -198,7 +211,7 @@ def _operator_and_start(
             )
         if not torch.isfinite(start).all():
             raise ValueError("start: has entries that are not finite; allowed are finite ones")
-        return graph, start.to(_precise(start))
+        return graph, start.to(inputs.device, graph.dtype)
     linearization = linearization or linearize(model, inputs)
     kernel = linearization.kernel() if linearization.kernel_fits() else linearization
     u = top_eigenpairs(kernel, 1).vectors[:, -1].view(len(inputs), -1)

@@ -35,7 +35,7 @@ from .linear import LinearPart
 from .parts import LayerPart
 from .tokens import TokensPart
 from .trial import Layers, layers
-from .undisturbed import uncompiled, undisturbed
+from .undisturbed import uncompiled, undisturbed, with_autograd
 
 
 def linearize(
@@ -53,7 +53,7 @@ def linearize(
     if plan.chain:
         return Linearization(*linearized_chain(model, inputs, plan.chain, plan.structured), plan)
     undisturbing = undisturbed(model) if plan.changes_state and not moves_state else uncompiled(plan.compiled)
-    with torch.inference_mode(False), full_precision(), torch.enable_grad(), undisturbing:
+    with with_autograd(), full_precision(), torch.enable_grad(), undisturbing:
         return _linearized(model, inputs.clone() if inputs.is_inference() else inputs, plan)
 
 
@@ -68,7 +68,7 @@ def _linearized(model: nn.Module, inputs: Tensor, plan: Layers) -> "Linearizatio
     dtypes = {outputs.dtype, *(module.weight.dtype for module in modules.values())}
     if plan.general:
         dtypes |= {p.dtype for name, p in model.named_parameters() if name in plan.general}
-    dtype = reduce(torch.promote_types, dtypes)  # an autocast in the model makes outputs that are less exact
+    dtype = reduce(torch.promote_types, dtypes)  # an autocast in the model makes outputs less exact than its weights
     parts: list[LayerPart | GeneralPart | GeneralPartInBlocks] = [
         _structured_part(call, modules[call.name], derivative, n, dtype)
         for call, derivative in zip(calls, _derivatives(flat, calls), strict=True)
@@ -183,10 +183,10 @@ def _structured_part(call: Call, module: nn.Module, D: Tensor, n: int, dtype: to
         raise ValueError(f"model: layer {call.name!r} saw {len(A)} of {n} samples; allowed: all, as in the trial run")
     if A._version != call.version and module.weight.requires_grad:
         raise ValueError(f"model: the input of layer {call.name!r} is changed in place after use; allowed: no change")
-    D = D.to(dtype)
+    D = D if D.dtype == dtype else D.to(dtype)
     if type(module) in EMBEDDING:
         return EmbeddingPart(call.name, module, A, D)
-    A = A.to(dtype)
+    A = A if A.dtype == dtype else A.to(dtype)
     if type(module) in CONVOLUTION:
         return ConvolutionPart.of(call.name, module, A, D)
     return (LinearPart if A.dim() == 2 else TokensPart)(call.name, module, A, D)

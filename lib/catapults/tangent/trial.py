@@ -8,7 +8,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from ..precision import full_precision
-from .calls import CONVOLUTION, EMBEDDING, LINEAR, Call, captured, flat_outputs
+from .calls import CONVOLUTION, EMBEDDING, LINEAR, Call, captured, flat_outputs, nodes_behind
 from .chain import chain_of
 from .parts import own_trainable
 from .undisturbed import RandomState, Snapshot, is_compiled, undisturbed
@@ -118,18 +118,17 @@ def _tried(
     changes_state = before.changed()
     if changed := before.changed_parameters(model):
         raise ValueError(f"model: its forward pass changes parameter {changed[0]!r}; allowed is one that changes none")
-    if not outputs.is_floating_point():
-        raise ValueError(f"model: its outputs are {outputs.dtype}; allowed are real floating-point numbers")
     if not torch.isfinite(outputs).all():
         raise ValueError("model: its outputs are not finite; allowed are weights and inputs that give finite ones")
 
     wrt = [*(call.edge for call in calls), *([pair] if pair.requires_grad else [])]
-    by_sample = [
-        torch.autograd.grad(output.sum(), wrt, allow_unused=True, retain_graph=True)
-        if wrt and output.requires_grad
-        else [None] * len(wrt)
-        for output in outputs
-    ]
+    with torch.enable_grad():
+        by_sample = [
+            torch.autograd.grad(output.sum(), wrt, allow_unused=True, retain_graph=True)
+            if wrt and output.requires_grad
+            else [None] * len(wrt)
+            for output in outputs
+        ]
     mixes = [_mixes(*derivatives) for derivatives in zip(*by_sample, strict=True)]
 
     def run(samples: Tensor) -> Tensor:
@@ -183,17 +182,11 @@ def _mixes(of_first: Tensor | None, of_second: Tensor | None) -> bool:
 def _uses(outputs: Tensor) -> dict[Tensor, int]:
     """How many operations of the graph behind ``outputs`` read each parameter."""
     uses: dict[Tensor, int] = {}
-    seen, stack = set(), [outputs.grad_fn]
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+    for node in nodes_behind(outputs):
         for following, _ in node.next_functions:
             parameter = getattr(following, "variable", None)
             if parameter is not None:
                 uses[parameter] = uses.get(parameter, 0) + 1
-            stack.append(following)
     return uses
 
 

@@ -94,10 +94,15 @@ def undisturbed(model: nn.Module, parameters: bool = False) -> Iterator[Snapshot
     """
     snapshot = Snapshot(model, parameters)
     try:
-        with torch.inference_mode(False), uncompiled(is_compiled(model)):
+        with with_autograd(), uncompiled(is_compiled(model)):
             yield snapshot
     finally:
         snapshot.restore()
+
+
+def with_autograd() -> Any:
+    """A context out of the caller's inference mode, if any; gradients may still be switched off in it."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
 
 
 def uncompiled(compiled: bool) -> Any:
@@ -123,14 +128,9 @@ class RandomState:
         self._states = self._now()
 
     def moved(self) -> bool:
-        (cpu, device, numpys, python), (cpu2, device2, numpys2, python2) = self._states, self._now()
-        return not (
-            torch.equal(cpu, cpu2)
-            and (device is None or torch.equal(device, device2))
-            and numpys[2] == numpys2[2]
-            and np.array_equal(numpys[1], numpys2[1])
-            and python == python2
-        )
+        """Whether one of torch's generators was drawn from; the others also serve tools that check types, or log."""
+        (cpu, device, *_), (cpu_now, device_now, *_) = self._states, self._now()
+        return not (torch.equal(cpu, cpu_now) and (device is None or torch.equal(device, device_now)))
 
     def restore(self) -> None:
         cpu, device, numpys, python = self._states

@@ -106,7 +106,7 @@ class Run:
         self.states[name][self.iteration] = value
 
     def note_loss(self, loss: float) -> None:
-        """The whole set's. Raises :class:`catapults.tangent.eigenspace.NotFinite` where it shows that the training diverges."""
+        """The whole set's. Raises :class:`catapults.tangent.eigenspace.NotFinite` where the training diverges."""
         self.note("loss", loss if math.isfinite(loss) else math.inf)
         self.check(loss)
 
@@ -154,6 +154,7 @@ class Run:
         T, kept = len(self.rows), batch_size if self.keeps_batches else 0
         rate, batch_loss, batch_critical, batch_hessian = np.array(self.rows).reshape(T, 4).T
         batch_loss = np.where(np.isnan(batch_loss), np.inf, batch_loss)  # of a step from which the training diverged
+        self.states["seconds"].setdefault(T, 0.0)  # where a step that was taken has shown the divergence
         states = {name: _column(column, T + 1) for name, column in self.states.items()}
         if batch_size == 0:
             states["loss"][:T] = batch_loss

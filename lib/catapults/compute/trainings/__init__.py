@@ -26,18 +26,20 @@ class NotHere(ValueError):
 def source_of(experiment: Experiment) -> Path:
     """The file that computes it: a module beside this one, or that of its own class where this has ``compute``.
 
-    Raises ``ValueError`` for a class that is not defined in a file, such as one of a notebook.
+    Raises ``ValueError`` for a class that other processes cannot import, such as one of a notebook or a script, and
+    :class:`NotHere`.
     """
     kind = type(experiment)
     if hasattr(kind, "compute"):
         file = getattr(sys.modules[kind.__module__], "__file__", None)
-        if file is None:
-            raise ValueError(
-                f"module = {kind.__module__!r}: what is defined here has no file; allowed are modules that do"
-            )
+        if file is None or kind.__module__ == "__main__":
+            here = "what is defined in a notebook or a script cannot be imported by other processes"
+            raise ValueError(f"{kind.__name__}: {here}; allowed are classes of modules")
         return Path(file)
     if kind.__name__ in _WHERE:
         return Path(__file__).with_name(f"{_WHERE[kind.__name__]}.py")
+    if kind.__name__ not in _BENCHMARKS:
+        raise NotHere(f"{kind.__name__}: nothing here computes it; allowed are classes that have a method compute")
     file = Path(__file__).parents[4] / "benchmarks" / f"{_BENCHMARKS[kind.__name__]}.py"
     if not file.exists():
         raise NotHere(f"{file}: not there; timings need a checkout of the project, installed with pip install -e")

@@ -1,5 +1,6 @@
 """Trainings of section 4: with a validation set, a test, and the AGOP at the best weights; strong models."""
 
+import math
 import time
 from typing import Any
 
@@ -12,9 +13,10 @@ from ... import catapult, data
 from ...agop import agop, alignment
 from ...data import Split, Task
 from ...devices import device as find_device
-from ...experiments.fits import CORNER, Fit, Fitted, Strong, StrongModel, thinned
+from ...experiments.fits import CORNER, Fit, Fitted, Strong, StrongModel
 from ...training import fit, performance
 from .networks import at_initialisation, outputs_for
+from .thinning import thinned
 
 
 def compute(
@@ -101,6 +103,8 @@ def _fitted(e: Fit, task: Task, egop: Float[Tensor, "d d"], device: str, options
         diverged=h.diverged,
         test_loss=loss,
         test_error=error,
+        test_variance=test.targets.double().var(0, correction=0).mean().item(),
+        linear_test_loss=_linear_test_loss(train, test) if classes is None else math.nan,
         alignment=alignment(G, egop),
         corner=_corner(G),
         true_corner=_corner(egop),
@@ -109,6 +113,13 @@ def _fitted(e: Fit, task: Task, egop: Float[Tensor, "d d"], device: str, options
         parameters=sum(p.numel() for p in model.parameters()),
         seconds=time.perf_counter() - started,
     )
+
+
+def _linear_test_loss(train: Split, test: Split) -> float:
+    """Of the affine function that fits the training set best by least squares."""
+    x, others = (torch.cat([s.inputs, s.inputs.new_ones(len(s), 1)], 1).double().cpu() for s in (train, test))
+    weights = torch.linalg.lstsq(x, train.targets.double().cpu()[:, None], driver="gelsd").solution
+    return (others @ weights - test.targets.double().cpu()[:, None]).square().mean().item()
 
 
 def _on_device(task: Task, device: str) -> list[Split]:
