@@ -26,18 +26,22 @@ steps: int = 3  # iterations
 top: Union[int, list] = 2  # s, or several
 hessian_every: Optional[int] = None  # iterations
 seed: int = 0  # the seed
+seeds: int = 1  # how many
 device: str = "cpu"  # where
-quoted: dict = {}  # by the paper
+scheduler: Optional[str] = None  # of a cluster
 """
 
-EXPERIMENT = "from catapults.experiments.gd_catapult import GDCatapult"
-IMPORTS = f"""
-from catapults.claims.gd_catapult import claims
-{EXPERIMENT}
+IMPORTS = """
+from catapults.compute import obtain
+from catapults.experiments.gd_catapult import GDCatapult
 from catapults.figures import gd_catapult as figures
+from catapults.paper.gd_catapult import claims
 """
 
-RUN = "run = GDCatapult.from_namespace(globals()).run()"
+RUN = """page = GDCatapult.from_namespace(globals())
+runs = page.runs(obtain(page, device=device, scheduler=scheduler))
+run = runs[0]"""
+CURVE, CLAIMS = "figures.loss_curve(run)", "claims(runs)"
 
 
 def notebook(*cells: str, parameters: str = PARAMETERS, imports: str = IMPORTS) -> nbformat.NotebookNode:
@@ -50,7 +54,7 @@ def notebook(*cells: str, parameters: str = PARAMETERS, imports: str = IMPORTS) 
             *(new_code_cell(cell) for cell in cells),
         ],
         metadata={
-            "catapults": {"experiment": "gd_catapult.GDCatapult"},
+            "catapults": {"page": "gd_catapult.GDCatapult"},
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         },
     )
@@ -65,7 +69,7 @@ def project(folder: Path, chapters: dict[str, nbformat.NotebookNode], runs: dict
     (folder / "book").mkdir()
     shutil.copytree(ROOT / "book" / "_static", folder / "book" / "_static")
     shutil.copy(ROOT / "book" / "references.bib", folder / "book")
-    (folder / "book" / "welcome.md").write_text("# Welcome\n\n<!-- catapults:summary -->\n")
+    (folder / "book" / "welcome.md").write_text("# Welcome\n\n<!-- catapults:summary -->\n", encoding="utf-8")
     (folder / "chapters").mkdir()
     for name, content in chapters.items():
         nbformat.write(content, folder / "chapters" / f"{name}.ipynb")
@@ -73,8 +77,8 @@ def project(folder: Path, chapters: dict[str, nbformat.NotebookNode], runs: dict
     entries = {
         n: {"chapter": n, "title": f"Run {n}", "figures": ["3"], "smoke": {"steps": 2}} | r for n, r in runs.items()
     }
-    (folder / "chapters" / "runs.yml").write_text(yaml.safe_dump(entries))
+    (folder / "chapters" / "runs.yml").write_text(yaml.safe_dump(entries), encoding="utf-8")
     toc = {"format": "jb-book", "root": "book/welcome"}
-    toc["parts"] = [{"caption": "Chapters", "numbered": True, "chapters": [{"file": f"chapters/{n}"} for n in runs]}]
-    (folder / "_toc.yml").write_text(yaml.safe_dump(toc))
+    toc["parts"] = [{"caption": "Chapters", "numbered": 2, "chapters": [{"file": f"chapters/{n}"} for n in runs]}]
+    (folder / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
     return folder

@@ -1,5 +1,6 @@
-"""What is executed, what is taken from the cache, what fails and how; on a tiny book of its own."""
+"""What is trained, executed and rendered, what is taken from the cache, what fails and how; on a tiny book of its own."""
 
+import json
 import os
 import re
 import shutil
@@ -11,369 +12,449 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
-import pooch
 import psutil
 import pytest
-import torch
-from book_project import EXPERIMENT, RUN, notebook, project
-from catapults import data, fingerprint, processes
+from book_project import CLAIMS, CURVE, RUN, notebook, project
+from catapults import data
+from catapults.book import build as building
 from catapults.book import execute as execution
+from catapults.book import runs as runs_file
+from catapults.book import sheets
 from catapults.book.build import BuildError, build
-from catapults.book.chapter import Chapter
-from catapults.book.execute import execute, key
-from catapults.book.executed import contents
+from catapults.compute import estimate, fingerprint, record, store, sweep
+from catapults.experiments import Page
 
-SHOW = "figures.loss_curve(run)"
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path, monkeypatch):
+    """No results of the machine's own, and none of the project's record."""
+    monkeypatch.setenv("CATAPULTS_RECORD", str(tmp_path / "no-record"))
+    monkeypatch.delenv("CATAPULTS_RESULTS", raising=False)
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """In the place of Sphinx: each staged page becomes an HTML page with its text."""
+
+    def rendered(stage: Path, fresh: Path) -> str:
+        for path in [*stage.rglob("*.md"), *stage.rglob("*.ipynb")]:
+            page = fresh / "_build" / "html" / path.relative_to(stage).with_suffix(".html")
+            page.parent.mkdir(parents=True, exist_ok=True)
+            page.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+        (fresh / "_build" / "html" / "index.html").touch()
+        return ""
+
+    monkeypatch.setattr(building, "rendered", rendered)
 
 
 def said(root: Path, **options) -> list[str]:
     lines: list[str] = []
-    build(root, root / "_build", "smoke", lines.append, **{"jobs": 1} | options)
+    build(root, root / "_build", options.pop("preset", "smoke"), lines.append, **{"jobs": 1} | options)
     return lines
 
 
+def said_with(root: Path, **options) -> tuple[list[str], str]:
+    """The same where the build fails, and how."""
+    lines: list[str] = []
+    with pytest.raises(BuildError) as error:
+        build(root, root / "_build", "smoke", lines.append, **{"jobs": 1} | options)
+    return lines, str(error.value)
+
+
 def executed(lines: list[str]) -> set[str]:
-    """Names of the runs that a build executed, not took from the cache."""
+    """Names of the runs whose notebooks a build executed, not took from the cache."""
     return {match[1] for line in lines if (match := re.match(r"(\S+): [\d.]+ s;", line))}
 
 
-@pytest.fixture(scope="class")
-def root(tmp_path_factory):
-    chapters = {"one": notebook(RUN, SHOW, "claims(run, quoted)"), "two": notebook("width")}
+def trained(lines: list[str]) -> int:
+    """How many trainings a build had to run."""
+    found = [int(match[1]) for line in lines if (match := re.match(r"(\d+) trainings? to run", line))]
+    return sum(found)
+
+
+def page(root: Path, name: str) -> str:
+    return (root / "_build" / "html" / f"{name}.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def rendered_book(tmp_path_factory):
+    chapters = {"one": notebook(RUN, CURVE, CLAIMS), "two": notebook("width")}
     folder = project(tmp_path_factory.mktemp("book"), chapters)
-    assert executed(said(folder)) == {"one", "two"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CATAPULTS_RECORD", str(folder / "no-record"))
+        lines = said(folder)
+    assert executed(lines) == {"one", "two"} and trained(lines) == 1  # both describe the same training
     return folder
 
 
 class TestABook:
-    """What one change after the other does to a book that was built."""
+    """What one change after the other does to a book that was built, rendered by Sphinx."""
 
-    def test_its_pages(self, root):
-        page = (root / "_build" / "html" / "chapters" / "one.html").read_text()
-        assert 'alt="Line plot, logarithmic loss axis. The loss starts at' in page
-        assert "Fig. 1" in page and "departs from the preset <strong>paper</strong>" in page and "<code" in page
-        assert "reproduced" in (root / "_build" / "html" / "book" / "welcome.html").read_text()
+    def test_its_pages(self, rendered_book):
+        text = page(rendered_book, "chapters/one")
+        assert 'alt="Line plot, logarithmic loss axis. The loss starts at' in text
+        assert "Fig. 1.1" in text and "departs from the preset <strong>paper</strong>" in text
+        assert re.search(r"<td[^>]*><p><code[^>]*><span class=\"pre\">steps</span></code></p></td>", text)
+        assert "reproduced" in page(rendered_book, "book/welcome")
 
-    def test_without_a_change_nothing_is_executed(self, root):
-        lines = said(root)
-        assert executed(lines) == set() and "pages: nothing changed" in lines
+    def test_without_a_change_nothing_is_trained_executed_or_rendered(self, rendered_book, monkeypatch):
+        monkeypatch.setattr(building, "rendered", lambda *_: pytest.fail("rendered"))
+        lines = said(rendered_book)
+        assert executed(lines) == set() and trained(lines) == 0 and "pages: nothing changed" in lines
+
+    def test_a_warning_of_sphinx_fails_the_build_each_time(self, rendered_book, monkeypatch):
+        welcome = rendered_book / "book" / "welcome.md"
+        welcome.write_text(welcome.read_text(encoding="utf-8") + "\n[](no-such-page)\n", encoding="utf-8")
+        assert "no-such-page" in said_with(rendered_book)[1]
+        monkeypatch.setattr(building, "rendered", lambda *_: "again")
+        assert "again" in said_with(rendered_book)[1]
+
+
+@pytest.mark.usefixtures("stand_in")
+class TestWhatIsDoneAgain:
+    @pytest.fixture
+    def root(self, tmp_path):
+        folder = project(tmp_path, {"one": notebook(RUN, CURVE, CLAIMS), "two": notebook("width")})
+        said(folder)
+        return folder
 
     def test_a_change_of_a_chapter_executes_its_runs(self, root):
         path = root / "chapters" / "two.ipynb"
         changed = nbformat.read(path, as_version=4)
         changed.cells[-1].source = "width + 1"
         nbformat.write(changed, path)
-        assert executed(said(root)) == {"two"}
-
-    def test_a_change_of_a_parameter_executes_that_run(self, root):
+        lines = said(root)
+        assert executed(lines) == {"two"} and trained(lines) == 0
+        # a parameter
         path = root / "chapters" / "runs.yml"
         path.write_text(path.read_text().replace("steps: 2", "steps: 1", 1))
-        assert executed(said(root)) == {"one"}
-
-    def test_a_change_of_a_page_executes_nothing_but_renders(self, root):
-        page = root / "book" / "welcome.md"
-        page.write_text(page.read_text() + "\nA new sentence.\n")
         lines = said(root)
-        assert executed(lines) == set() and "pages: rendering" in lines
-        assert "A new sentence." in (root / "_build" / "html" / "book" / "welcome.html").read_text()
-
-    def test_a_warning_of_sphinx_fails_the_build_each_time(self, root):
-        page = root / "book" / "welcome.md"
-        page.write_text(page.read_text() + "\n[](no-such-page)\n")
-        for _ in range(2):
-            with pytest.raises(BuildError, match="no-such-page"):
-                said(root)
-
-    def test_force_executes_everything(self, root):
-        page = root / "book" / "welcome.md"
-        page.write_text(page.read_text().replace("[](no-such-page)", ""))
+        assert executed(lines) == {"one"} and trained(lines) == 1
+        # a page
+        welcome = root / "book" / "welcome.md"
+        welcome.write_text(welcome.read_text() + "\nA new sentence.\n")
+        lines = said(root)
+        assert (
+            executed(lines) == set() and "pages: rendering" in lines and "A new sentence." in page(root, "book/welcome")
+        )
         assert executed(said(root, force=True)) == {"one", "two"}
 
+    def test_pages_that_were_deleted_or_cut_off_are_made_again(self, root):
+        path = root / "_build" / "html" / "chapters" / "one.html"
+        text = path.read_text()
+        for damage in (path.unlink, lambda: path.write_text(text[:100])):
+            damage()
+            assert "pages: rendering" in said(root)
+            assert path.read_text() == text
+        assert "pages: nothing changed" in said(root)
 
-class TestTheKey:
+    def test_a_kept_notebook_that_cannot_be_read_is_made_again(self, root):
+        (kept,) = (root / "_build" / "runs").glob("one-*.ipynb")
+        kept.write_text(kept.read_text()[:100])
+        assert executed(said(root)) == {"one"}
+
+    def test_new_results_are_shown(self, root):
+        (kept,) = (root / "_build" / "results").glob("*.result")
+        kept.unlink()
+        lines = said(root)
+        assert trained(lines) == 1 and executed(lines) == {"one", "two"}
+
+
+@pytest.mark.usefixtures("stand_in")
+class TestChangesOfTheLibrary:
+    """A copy of the library's files is changed: what runs is the same."""
+
     @pytest.fixture
-    def chapter(self, tmp_path):
-        return Chapter.load(project(tmp_path, {"one": notebook(RUN)}) / "chapters" / "one.ipynb")
-
-    def test_it_is_stable_and_sees_parameters_preset_data(self, chapter):
-        values = chapter.resolve({})
-        keys = [
-            key(chapter, values, "smoke", "data"),
-            key(chapter, values | {"width": 17}, "smoke", "data"),
-            key(chapter, values, "laptop", "data"),
-            key(chapter, values, "smoke", "other data"),
-        ]
-        assert len(set(keys)) == 4
-        assert key(chapter, values, "smoke", "data") == keys[0]
-
-    def test_it_sees_versions_and_device(self, chapter, monkeypatch):
-        values = chapter.resolve({})
-        before = key(chapter, values, "smoke", "data")
-        with monkeypatch.context() as patch:
-            patch.setattr(fingerprint, "dependencies", lambda *_: {"torch": "0.1"})
-            assert key(chapter, values, "smoke", "data") != before
-        with monkeypatch.context() as patch:
-            patch.setattr(execution.provenance, "device_name", lambda device: "another machine")
-            assert key(chapter, values, "smoke", "data") != before
-
-    def test_it_sees_the_modules_that_the_chapter_imports_and_no_others(self, chapter, tmp_path, monkeypatch):
-        package = tmp_path / "catapults"
-        shutil.copytree(Path(fingerprint.__file__).parent, package)
+    def root(self, tmp_path, monkeypatch):
+        package = tmp_path / "copy" / "catapults"
+        shutil.copytree(execution._PACKAGE, package)
+        monkeypatch.setattr(execution, "_PACKAGE", package)
         monkeypatch.setattr(fingerprint, "_PACKAGE", package)
-        values = chapter.resolve({})
-        (package / "experiments" / "other.py").write_text("from .. import data\n")
-        needed = ["tangent", "claims/__init__", "claims/base", "claims/gd_catapult", "experiments/base", "figures/base"]
-        for module in [*needed, "experiments/other", "book/stage", "provenance"]:
-            depends = module in needed
-            before = key(chapter, values, "smoke", "data")
-            path = package / f"{module}.py"
-            path.write_text(path.read_text() + "\n# changed\n")
-            assert (key(chapter, values, "smoke", "data") != before) is depends, module
+        self.package = package
+        (tmp_path / "book").mkdir()
+        imports = "from catapults.experiments.gd_catapult import GDCatapult\nfrom catapults.compute import obtain"
+        chapters = {"drawing": notebook(RUN, CURVE), "plain": notebook(RUN, imports=imports)}
+        folder = project(tmp_path / "book", chapters)
+        said(folder)
+        return folder
+
+    def change(self, module: str, code: str = "\nCHANGED = 1\n") -> None:
+        path = self.package / f"{module}.py"
+        path.write_text(path.read_text(encoding="utf-8") + code, encoding="utf-8")
+
+    def test_a_changed_plot_trains_nothing_and_is_drawn_again(self, root):
+        self.change("figures/base")
+        lines = said(root)
+        assert executed(lines) == {"drawing"} and trained(lines) == 0
+
+    def test_what_no_page_runs_through_does_nothing(self, root):
+        self.change("book/cli")
+        self.change("figures/agop")
+        self.change("figures/base", "\n# a comment\n")
+        lines = said(root)
+        assert executed(lines) == set() and trained(lines) == 0 and "pages: nothing changed" in lines
+
+    def test_what_experiments_are_concerns_all(self, root):
+        self.change("experiments/base")
+        lines = said(root)
+        assert executed(lines) == {"drawing", "plain"} and trained(lines) == 0
 
 
-def test_a_change_of_the_library_executes_the_runs_that_import_it(tmp_path, monkeypatch):
-    package = tmp_path / "catapults"
-    shutil.copytree(Path(fingerprint.__file__).parent, package)
-    monkeypatch.setattr(fingerprint, "_PACKAGE", package)
-    chapters = {"drawing": notebook(RUN, SHOW), "plain": notebook(RUN, imports=EXPERIMENT)}
-    (tmp_path / "book").mkdir()
-    root = project(tmp_path / "book", chapters)
-    said(root)
-    for module, dependent in (("figures/base", {"drawing"}), ("training", {"drawing", "plain"}), ("book/cli", set())):
-        path = package / f"{module}.py"
-        path.write_text(path.read_text() + "\n# changed\n")
-        assert executed(said(root)) == dependent, module
-
-
-class TestData:
-    @pytest.fixture
-    def own(self, tmp_path, monkeypatch):
-        """A data set of one's own, in CATAPULTS_DATA."""
+@pytest.mark.usefixtures("stand_in")
+class TestWhatIsMissing:
+    def test_a_change_of_the_data_trains_the_runs_that_use_them(self, tmp_path, monkeypatch):
         folder = tmp_path / "data"
         folder.mkdir()
         monkeypatch.setenv("CATAPULTS_DATA", str(folder))
 
         def write(seed: int) -> None:
-            rng = np.random.default_rng(seed)
-            images = rng.integers(0, 256, (40, 4, 4), dtype=np.uint8)
+            images = np.random.default_rng(seed).integers(0, 256, (40, 4, 4), dtype=np.uint8)
             np.savez(folder / "dots.npz", train_images=images, train_labels=np.arange(40) % 2)
 
         write(0)
-        return write
-
-    def test_a_change_of_the_data_executes_the_runs_that_use_them(self, tmp_path, own):
         runs = {"one": {"parameters": {"dataset": "dots"}}, "other": {"chapter": "one"}}
         root = project(tmp_path, {"one": notebook(RUN)}, runs)
         assert executed(said(root)) == {"one", "other"}
         assert executed(said(root)) == set()
-        own(1)
-        assert executed(said(root)) == {"one"}
-
-    def test_missing_data_are_no_failure(self, tmp_path, monkeypatch):
-        def nowhere(name, *arguments, **options):
-            raise data.DataUnavailable(f"{name} cannot be had. Run `catapults data fetch {name}`")
-
-        root = project(
-            tmp_path, {"one": notebook(RUN), "two": notebook()}, {"one": {}, "two": {"parameters": {"seed": 1}}}
-        )
-        monkeypatch.setattr(data, "load", nowhere)
+        write(1)
         lines = said(root)
-        assert any("one: not run, data set missing" in line for line in lines)
-        page = (root / "_build" / "html" / "chapters" / "one.html").read_text()
-        assert "data set missing" in page and "catapults data fetch rank-2" in page
+        assert executed(lines) == {"one"} and trained(lines) == 1
 
-    def test_the_page_of_a_data_set_that_cannot_be_had_says_how_to_get_it(self, tmp_path, monkeypatch):
-        monkeypatch.delenv("CATAPULTS_DATA", raising=False)
-        monkeypatch.setenv("CATAPULTS_CACHE", str(tmp_path / "cache"))
+    def test_missing_data_are_no_failure_and_its_page_says_how_to_get_them(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("CATAPULTS_DATA", str(tmp_path))
+        runs = {"one": {}, "dots": {"chapter": "one", "parameters": {"dataset": "dots"}}}
+        root = project(tmp_path, {"one": notebook(RUN, CURVE, CLAIMS)}, runs)
+        with pytest.raises(runs_file.RunsError, match="dataset = 'dots'"):  # no data set of this name is known
+            said(root)
+        np.savez(tmp_path / "dots.npz")
 
-        def no_network(*_, **__):
-            raise OSError("Network is unreachable")
+        def nowhere(name, *_, **__):
+            raise data.DataUnavailable("dots cannot be had. Set CATAPULTS_DATA")
 
-        monkeypatch.setattr(pooch, "retrieve", no_network)
-        runs = {"one": {}, "digits": {"chapter": "one", "parameters": {"dataset": "svhn-2"}}}
-        root = project(tmp_path, {"one": notebook(RUN, SHOW, "claims(run, quoted)")}, runs)
+        monkeypatch.setattr(data, "identity", lambda name: nowhere(name) if name == "dots" else f"synthetic:{name}")
         lines = said(root)  # which raises nothing
-        assert executed(lines) == {"one"}
-        assert any(line.startswith("digits: not run, data set missing") for line in lines)
-        page = (root / "_build" / "html" / "chapters" / "digits.html").read_text()
-        assert "data set missing" in page and "catapults data fetch svhn" in page and "Network is unreachable" in page
-        welcome = (root / "_build" / "html" / "book" / "welcome.html").read_text()
-        assert "not run" in welcome and "set by us" in welcome
+        assert executed(lines) == {"one"} and "dots: not shown, data set missing" in lines
+        text = page(root, "chapters/dots")
+        assert "data set missing" in text and "Set CATAPULTS_DATA" in text
+        assert "not run" in page(root, "book/welcome") and "set by us" in page(root, "book/welcome")
+
+    def test_what_takes_long_is_left_to_a_command(self, tmp_path, monkeypatch):
+        root = project(tmp_path, {"one": notebook(RUN, CURVE)}, {"one": {"book": {"steps": 5}, "note": "A note."}})
+        with monkeypatch.context() as patch:
+            patch.setattr(estimate, "seconds", lambda _: 3600.0)
+            lines = said(root, preset="book")
+        assert trained(lines) == 0 and "one: not shown, not computed yet" in lines
+        text = page(root, "chapters/one")
+        assert "catapults compute one" in text and "1 training is missing" in text and "about 60 minutes" in text
+        assert "A note." in text and "departs from the preset **paper**: `steps = 5`" in text
+        assert trained(said(root, preset="book")) == 1  # which takes a moment
+        assert "departs" in page(root, "chapters/one") and "catapults compute" not in page(root, "chapters/one")
+
+    def test_other_presets_train_all(self, tmp_path, monkeypatch):
+        root = project(tmp_path, {"one": notebook(RUN)})
+        monkeypatch.setattr(estimate, "seconds", lambda _: 3600.0)
+        assert trained(said(root)) == 1
+
+    def test_the_record_is_enough(self, tmp_path, monkeypatch):
+        """Neither data nor training: what a stranger's clone has."""
+        root = project(tmp_path, {"one": notebook(RUN, CURVE, CLAIMS)})
+        monkeypatch.setenv("CATAPULTS_RECORD", str(tmp_path / "record"))
+        experiments = runs_file.load(root / "chapters")["one"].page("smoke").experiments()
+        with monkeypatch.context() as patch:
+            patch.setenv("CATAPULTS_RESULTS", str(tmp_path / "elsewhere"))
+            done = sweep(experiments, processes=1)
+            record.take((e, done[e], done.outcomes[e.key].made) for e in experiments)
+
+        def nowhere(*_):
+            raise data.DataUnavailable("no data here")
+
+        monkeypatch.setattr(data, "identity", nowhere)
+        lines = said(root)
+        assert trained(lines) == 0 and executed(lines) == {"one"}
+        assert not (root / "_build" / "results").exists()
 
 
+@pytest.mark.usefixtures("stand_in")
 class TestFailures:
-    def test_every_run_has_its_turn_and_every_traceback_is_shown(self, tmp_path):
+    def test_every_run_is_attempted_and_every_traceback_is_shown(self, tmp_path):
         chapters = {
             "broken": notebook("raise RuntimeError('first trouble')"),
             "good": notebook("print('fine')"),
             "dying": notebook("import os; os._exit(1)"),
         }
         root = project(tmp_path, chapters)
-        lines: list[str] = []
-        with pytest.raises(BuildError) as error:
-            build(root, root / "_build", "smoke", lines.append)
-        assert "first trouble" in str(error.value) and "'dying' failed" in str(error.value)
+        lines, message = said_with(root, jobs=2)
+        assert "first trouble" in message and "'dying' failed" in message and "\x1b" not in message
         assert executed(lines) == {"good"}
         assert [p.name.split("-")[0] for p in (root / "_build" / "runs").iterdir()] == ["good"]
-        assert "first trouble" in (root / "_build" / "html" / "chapters" / "broken.html").read_text()
+        assert "first trouble" in page(root, "chapters/broken")
+        again, _ = said_with(root, jobs=2)
+        assert executed(again) == set() and any(line.startswith("good: cached") for line in again)
+
+    def test_a_training_that_fails_fails_its_run(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("CATAPULTS_DATA", str(tmp_path))
+        np.savez(tmp_path / "dots.npz", train_images=np.zeros((9, 6, 6), np.uint8), train_labels=np.arange(9) % 2)
+        runs = {"one": {"parameters": {"dataset": "dots", "image_size": 4}}, "two": {"chapter": "one"}}
+        root = project(tmp_path, {"one": notebook(RUN)}, runs)
+        lines, message = said_with(root)
+        assert "image_size = 4" in message and executed(lines) == {"two"}
+
+    def test_claims_that_cannot_be_judged_fail_their_run(self, tmp_path, monkeypatch):
+        def judge(*_):
+            raise ZeroDivisionError("trouble")
+
+        monkeypatch.setattr(sheets, "judge", judge)
+        lines, message = said_with(project(tmp_path, {"one": notebook(RUN)}))
+        assert "its claims: ZeroDivisionError: trouble" in message and "one: not shown, the run failed" in lines
 
     def test_a_claim_that_does_not_hold_is_a_result(self, tmp_path):
         calm = {"one": {"parameters": {"learning_rate": 0.01}}}  # below the critical rate
-        root = project(tmp_path, {"one": notebook(RUN, "claims(run, quoted)")}, calm)
+        root = project(tmp_path, {"one": notebook(RUN, CLAIMS)}, calm)
         assert any("not reproduced" in line for line in said(root))
-        assert "not reproduced" in (root / "_build" / "html" / "chapters" / "one.html").read_text()
+        assert "not reproduced" in page(root, "chapters/one")
 
-    def test_a_picture_without_alternative_text(self, tmp_path):
+    def test_pictures_have_an_alternative_text_and_do_not_hide_other_failures(self, tmp_path):
         plot = "from IPython.display import SVG\nSVG('<svg xmlns=\"http://www.w3.org/2000/svg\"/>')"
-        with pytest.raises(BuildError, match="run 'one': a cell shows a picture without caption and alternative text"):
-            said(project(tmp_path, {"one": notebook(plot)}))
-
-    def test_a_figure_with_an_empty_alternative_text(self, tmp_path):
+        root = project(tmp_path, {"broken": notebook("1 / 0"), "plot": notebook(plot)})
+        message = said_with(root)[1]
+        assert "ZeroDivisionError" in message
+        assert "run 'plot': a cell shows a picture without caption and alternative text" in message
         empty = "from catapults.display import Figure\nFigure('<svg/>', 'x', 'a caption', ' ')"
-        with pytest.raises(BuildError, match="figure 'x' has no alt"):
-            said(project(tmp_path, {"one": notebook(empty)}))
+        nbformat.write(notebook(empty), root / "chapters" / "plot.ipynb")
+        assert "figure 'x' has no alt" in said_with(root)[1]
 
     def test_a_run_without_a_page(self, tmp_path):
         root = project(tmp_path, {"one": notebook()})
         (root / "_toc.yml").write_text("format: jb-book\nroot: book/welcome\n")
-        with pytest.raises(BuildError, match="has no entry `file: chapters/one`"):
-            said(root)
-
-    def test_impossible_data_are_refused_before_a_kernel_starts(self, tmp_path, monkeypatch):
-        root = project(tmp_path, {"one": notebook()})
-        chapter = Chapter.load(root / "chapters" / "one.ipynb")
-        monkeypatch.setattr(execution.papermill, "execute_notebook", lambda *_, **__: pytest.fail("a kernel started"))
-        monkeypatch.setenv("CATAPULTS_DATA", str(tmp_path))
-        images = np.zeros((9, 6, 6), np.uint8)
-        np.savez(tmp_path / "dots.npz", train_images=images, train_labels=np.arange(9) % 2)
-        for parameters, message in (({"n_train": 10}, "n_train"), ({"image_size": 4}, "image_size = 4")):
-            values = chapter.resolve({"dataset": "dots"} | parameters)
-            assert message in execute("one", chapter, values, "smoke", tmp_path / "runs").failure
-
-    def test_a_kept_notebook_that_cannot_be_read_is_made_again(self, tmp_path):
-        root = project(tmp_path, {"one": notebook()})
-        said(root)
-        (kept,) = (root / "_build" / "runs").glob("*.ipynb")
-        kept.write_text(kept.read_text()[:100])
-        assert executed(said(root)) == {"one"}
-
-    def test_a_bad_picture_does_not_hide_a_failed_run(self, tmp_path):
-        plot = "from IPython.display import SVG\nSVG('<svg xmlns=\"http://www.w3.org/2000/svg\"/>')"
-        root = project(tmp_path, {"broken": notebook("1 / 0"), "plot": notebook(plot)})
-        with pytest.raises(BuildError, match="ZeroDivisionError") as error:
-            said(root)
-        assert "without caption" in str(error.value)
+        assert "has no entry `file: chapters/one`" in said_with(root)[1]
 
     def test_a_full_disk_loses_no_other_run(self, tmp_path, monkeypatch):
         root = project(tmp_path, {"one": notebook(), "two": notebook()})
-        write = nbformat.write
+        write = execution.written
 
-        def full(content, path, *rest):
-            if "one-" in str(path):
+        def full(path, content):
+            if path.name.startswith("one-"):
                 raise OSError(28, "No space left on device")
-            return write(content, path, *rest)
+            return write(path, content)
 
-        monkeypatch.setattr(execution.nbformat, "write", full)
-        with pytest.raises(BuildError, match="No space left on device"):
-            said(root)
-        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr(execution, "written", full)
+            assert "No space left on device" in said_with(root)[1]
         assert executed(said(root)) == {"one"}
 
 
+@pytest.mark.usefixtures("stand_in")
 class TestSeveralAtATime:
-    THREADS = "import torch\nprint(torch.get_num_threads())"
-
     def test_results_are_those_of_one_after_the_other(self, tmp_path):
-        chapters = {
-            "broken": notebook("1 / 0"),
-            **{name: notebook(RUN, SHOW, self.THREADS) for name in ("a", "b")},
-        }
-        lines: list[str] = []
+        chapters = {name: notebook(RUN, CURVE, CLAIMS) for name in ("a", "b")}
         found = []
         for jobs in (1, 2):
             (tmp_path / str(jobs)).mkdir()
             root = project(tmp_path / str(jobs), chapters)
-            with pytest.raises(BuildError, match="ZeroDivisionError"):
-                build(root, root / "_build", "smoke", lines.append, jobs=jobs)
-            page = root / "_build" / "html" / "chapters" / "b.html"
-            found.append(re.findall(r"The loss starts at [^<]*", page.read_text()))
+            assert executed(said(root, jobs=jobs)) == {"a", "b"}
+            found.append(re.findall(r"The loss starts at [^<\"]*", page(root, "chapters/b")))
         assert found[0] == found[1] != []
-        assert executed(lines) == {"a", "b"} and lines.count("broken: FAILED") == 2
-        lines = said_with(BuildError, root, jobs=2)
-        assert executed(lines) == set() and sum("cached" in line for line in lines) == 2
 
-    def test_they_share_the_cores(self, tmp_path):
-        runs = {"one": {}, "two": {"chapter": "one"}, "last": {"chapter": "one", "alone": True}}
-        root = project(tmp_path, {"one": notebook(self.THREADS)}, runs)
-        lines = said(root, jobs=2)
-        cores = torch.get_num_threads()
-        for name, expected in (("one", max(1, cores // 2)), ("two", max(1, cores // 2)), ("last", cores)):
-            (kept,) = (root / "_build" / "runs").glob(f"{name}-*.ipynb")
-            (output,) = nbformat.read(kept, as_version=4).cells[-1].outputs
-            assert output.text.strip() == str(expected)
-        assert lines.index("last: executing") > max(lines.index(f"{name}: executing") for name in ("one", "two"))
+    def test_notebooks_import_no_torch(self, tmp_path):
+        """With all results there, a kernel that loads, judges and draws stays without it."""
+        look = "import sys\nprint('torch' in sys.modules)"
+        root = project(tmp_path, {"one": notebook(RUN, CURVE, CLAIMS, look)})
+        said(root)
+        (kept,) = (root / "_build" / "runs").glob("one-*.ipynb")
+        assert nbformat.read(kept, as_version=4).cells[-1].outputs[0].text == "False\n"
 
-    def test_the_rest_has_its_turn_when_a_process_of_the_build_dies(self, tmp_path):
-        """The one that started the kernel, once; then the mark is there and the cell does nothing."""
-        mark = tmp_path / "mark"
-        kill = f"""
-import multiprocessing, os, pathlib, signal
-mark = pathlib.Path({str(mark)!r})
-if not mark.exists():
-    mark.touch()
-    os.kill(multiprocessing.parent_process().pid, signal.SIGKILL)
-"""
-        root = project(tmp_path, {"deadly": notebook(kill), "other": notebook("width")})
-        lines = said(root, jobs=2)
-        assert mark.exists() and any("a process of the build has died" in line for line in lines)
-        assert executed(lines) == {"deadly", "other"}
+    def test_a_killed_build_leaves_nothing_running_and_loses_nothing_finished(self, tmp_path):
+        wait = "import os, time; open('../pid', 'w').write(str(os.getpid())); time.sleep(600)"
+        root = project(tmp_path, {"quick": notebook(RUN, CLAIMS), "slow": notebook(RUN, wait)})
+        command = [sys.executable, "-m", "catapults.book.cli", "build", "--preset", "smoke", "--jobs", "2"]
+        process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + 120
+        runs = root / "_build" / "runs"
+        while not ((root / "pid").exists() and (root / "pid").read_text() and list(runs.glob("quick-*.ipynb"))):
+            assert time.monotonic() < until and process.poll() is None
+            time.sleep(0.1)
+        kernel = int((root / "pid").read_text())
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        while psutil.pid_exists(kernel):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        nbformat.write(notebook(RUN), root / "chapters" / "slow.ipynb")
+        lines = said(root)
+        assert executed(lines) == {"slow"} and trained(lines) == 0
 
-
-def said_with(error: type[Exception], root: Path, **options) -> list[str]:
-    """What a build says that fails."""
-    lines: list[str] = []
-    with pytest.raises(error):
-        build(root, root / "_build", "smoke", lines.append, **options)
-    return lines
-
-
-@pytest.mark.parametrize("jobs", ["1", "2"])
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_build_loses_no_finished_run(tmp_path, how, jobs):
-    waiting = notebook(f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)")
-    waiting.cells[1].source = "import os, time\nfrom typing import Optional, Union"
-    root = project(tmp_path, {"first": notebook("width"), "slow": waiting})
-    command = [sys.executable, "-m", "catapults.book.cli", "build", "--preset", "smoke", "--jobs", jobs]
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has it ignored
-    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        signal.signal(signal.SIGINT, before)
-        try:
-            for line in process.stdout:
-                if line.startswith("first: ") and "executing" not in line:
-                    break
-            for _ in range(300):
-                if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
-                    break
-                time.sleep(0.1)
-            process.send_signal(how)
-            process.wait(timeout=60)
-        finally:
-            process.kill()
-    assert process.returncode != 0
-    psutil.wait_procs(kernels := [p for p in psutil.process_iter() if p.pid == int((tmp_path / "pid").read_text())], 30)
-    assert not [kernel for kernel in kernels if kernel.is_running()]
-    (kept,) = (root / "_build" / "runs").glob("*.ipynb")
-    assert kept.name.startswith("first-")
-    chapter = Chapter.load(root / "chapters" / "first.ipynb")
-    with processes.threads(max(1, torch.get_num_threads() // int(jobs))):
-        assert execute("first", chapter, chapter.resolve({"steps": 2}), "smoke", root / "_build" / "runs").cached
+    def test_a_second_build_waits_for_the_first(self, tmp_path):
+        root = project(tmp_path, {"one": notebook("import time; time.sleep(4)")})
+        command = [sys.executable, "-m", "catapults.book.cli", "build", "--preset", "smoke", "--jobs", "1"]
+        first = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert first.stdout.readline() == "1 training to run\n"
+        lines = said(root)
+        assert lines[0].startswith("waiting for another build") and executed(lines) == set()
+        first.communicate(timeout=120)
+        assert first.returncode == 0
 
 
-def test_results_carry_what_the_book_needs(tmp_path):
-    root = project(tmp_path, {"one": notebook(RUN, SHOW, "claims(run, quoted)")})
-    chapter = Chapter.load(root / "chapters" / "one.ipynb")
-    result = execute("one", chapter, chapter.resolve({}), "smoke", tmp_path / "runs")
-    assert not result.cached and result.path.exists()
-    assert {content["name"] for content in contents(result.notebook, "figure")} == {"catapult"}
-    assert "spike" in contents(result.notebook, "claims")[0]["claims"]
-    assert "CATAPULTS_PRESET" not in os.environ
+class TestTheKey:
+    def test_it_changes_with_whatever_the_notebook_shows(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("CATAPULTS_RESULTS", str(tmp_path / "results"))
+        root = project(tmp_path, {"one": notebook(RUN, CURVE)}, {"one": {}, "wide": {"chapter": "one"}})
+        run = runs_file.load(root / "chapters")["one"]
+        experiments = run.page("smoke").experiments()
+        outcomes = sweep(experiments, processes=1).outcomes
+
+        def key(preset: str = "smoke", **changed) -> str:
+            (outcome,) = outcomes.values()
+            found = {outcome.experiment.key: execution.replace(outcome, **changed)}
+            return execution.key(sheets.sheet_of(run, preset, run.page(preset), found))
+
+        (outcome,) = outcomes.values()
+        keys = [
+            key(),
+            key("laptop"),
+            key(made=outcome.made | {"commit": "abc1234"}),
+            key(changed=("training/loop.py",)),
+        ]
+        monkeypatch.setattr(execution, "_version", lambda name: "0.1" if name == "matplotlib" else "1")
+        keys.append(key())
+        assert len(set(keys)) == 5
+        monkeypatch.undo()
+        monkeypatch.setenv("CATAPULTS_RESULTS", str(tmp_path / "results"))
+        assert key() == keys[0]
+
+
+def test_what_a_page_has_to_train_includes_what_that_needs():
+    strong = {"architecture": "cnn", "depth": 2, "width": 4, "n_train": 8, "n_validation": 2, "n_test": 2,
+              "batch_size": 4, "learning_rate": 0.01, "steps": 1}  # fmt: skip
+    run = runs_file.load(execution._PACKAGE.parents[1] / "chapters")["agop_sgd-usps"]
+    values = {**run.settings["smoke"], "strong": strong}
+    page: Page = run.chapter.page.from_namespace(values)
+    absent = sheets.absent(page, {})
+    assert absent[0] == page.experiments()[0].needs[0] and len(absent) == 1 + len(page.experiments())
+    one = page.experiments()[0]
+    there = {one.key: sweep_outcome(one)}
+    assert one not in sheets.absent(page, there) and absent[0] in sheets.absent(page, there)
+
+
+def sweep_outcome(experiment):
+    from catapults.compute.sweep import Outcome
+
+    return Outcome(experiment, object(), {"seconds": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.512, "0.51 s"), (9.96, "10 s"), (75.0, "75 s"), (119.0, "119 s"), (600.0, "10 minutes"), (9000.0, "2 hours"),
+     (5e5, "6 days")],
+)  # fmt: skip
+def test_durations(seconds, words):
+    assert sheets.duration(seconds) == words
+
+
+def test_the_notes_on_pages_and_the_store_lie_in_the_build_folder(tmp_path):
+    assert store.folder(tmp_path / "results") == tmp_path / "results"
+    (tmp_path / "html").mkdir()
+    (tmp_path / "html" / "a.html").write_text("abc")
+    assert building._files(tmp_path / "html") == {"a.html": 3}
+    assert building._noted(tmp_path / "html.json") is None
+    (tmp_path / "html.json").write_text(json.dumps({"of": "x"})[:-1])
+    assert building._noted(tmp_path / "html.json") is None and os.listdir(tmp_path)

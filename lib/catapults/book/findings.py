@@ -4,10 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..paper import NOT_REPRODUCED, REPRODUCED
-from .report import PARTLY, outcome
 from .sheets import Sheet
 
-_YES = {REPRODUCED: "Yes", PARTLY: "Mostly", NOT_REPRODUCED: "No"}
+_MOSTLY = 0.75  # of the verdicts
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,16 @@ def findings(sheets: Mapping[str, Sheet]) -> str:
             for part, found in verdicts.items()
             if found
         ]
-        answer = _YES.get(outcome(verdict for found in verdicts.values() for verdict in found))
-        shown = f"*{answer}:* {'; '.join(counted)}." if answer else "*Open:* no run of this book could tell."
-        lines.append(f"{number}. **{finding}.** {shown}")
+        shown = "; ".join(counted) or "no run of this book could tell"
+        lines.append(f"{number}. **{finding}.** *{_answer([v for found in verdicts.values() for v in found])}:* {shown}.")
     return "\n".join(lines)
+
+
+def _answer(verdicts: list[str]) -> str:
+    if not verdicts:
+        return "Open"
+    share = verdicts.count(REPRODUCED) / len(verdicts)
+    return "Yes" if share == 1 else "No" if share == 0 else "Mostly" if share >= _MOSTLY else "In part"
 
 
 def _verdicts(part: Part, sheets: Iterable[Sheet]) -> Iterable[str]:

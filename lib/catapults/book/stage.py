@@ -101,7 +101,7 @@ def _parameters(run: Run, preset: str) -> str:
         (
             f"`{p.name}`",
             f"`{p.annotation}`",
-            "the same" if ours[p.name] == theirs[p.name] else written(theirs[p.name]),
+            "same" if ours[p.name] == theirs[p.name] else written(theirs[p.name]),
             written(ours[p.name]),
             p.meaning,
         )

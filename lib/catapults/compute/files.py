@@ -33,12 +33,14 @@ def write(path: Path, result: Any, about: dict[str, Any], single: bool = False) 
 
 def packed(result: Any, about: dict[str, Any], single: bool = False) -> bytes:
     """What a file holds. ``single``: keep arrays of float64 in float32, unless this lacks some of their numbers,
-    or they are few that repeat, as rates do, from which others start: exact ones are as small then."""
+    or they are few that repeat, as rates do, from which others start: exact ones are as small then. They are read as
+    float64 again."""
     values, arrays = _taken_apart(result)
+    types = {name: a.dtype.newbyteorder("<") for name, a in arrays.items()}
     if single:
         arrays = {name: a.astype(np.float32) if _fits_single(a) else a for name, a in arrays.items()}
     arrays = {name: np.asarray(a, a.dtype.newbyteorder("<"), order="C") for name, a in arrays.items()}
-    listed = [[name, a.dtype.str, list(a.shape)] for name, a in arrays.items()]
+    listed = [[name, a.dtype.str, list(a.shape), types[name].str] for name, a in arrays.items()]
     everything = {"format": FORMAT, **about, "values": values, "arrays": listed}
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
@@ -60,12 +62,13 @@ def read(path: Path, kind: type) -> tuple[Any, dict[str, Any]]:
     said, raw = _read(path)
     try:
         arrays, position = {}, 0
-        for name, dtype, shape in said["arrays"]:
+        for name, dtype, shape, *original in said["arrays"]:
             dtype = np.dtype(dtype)
             if dtype.hasobject:
                 raise ValueError(f"array {name!r} is of type {dtype}")
             size = dtype.itemsize * math.prod(shape)
-            arrays[name] = np.frombuffer(raw[position : position + size], dtype).reshape(shape)
+            array = np.frombuffer(raw[position : position + size], dtype).reshape(shape)
+            arrays[name] = array.astype(original[0], copy=False) if original else array
             position += size
         if position != len(raw):
             raise ValueError(f"its arrays take {position} bytes, and {len(raw)} are there")

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from .. import tangent
-from ..history import History, steps_above
+from ..catapult import steps_above
+from ..history import History
 from ..schedules import LearningRates
 from ..tangent.eigenspace import NotFinite
 from ..tangent.loss import as_numbers, residual_of
