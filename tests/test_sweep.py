@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import distributed
 import numpy as np
@@ -663,3 +664,23 @@ class TestACluster:
 def test_in_what_a_worker_differs(change, said):
     here = {"device": "cpu", "dependencies": {"torch": "1", "numpy": "1"}, "library": {"sgd.py": "a"}}
     assert cluster._difference(here, here | change) == said
+
+
+class Stopwatch(Walk):
+    """One that must not run beside others."""
+
+    alone: ClassVar[bool] = True
+
+
+def test_what_measures_time_runs_by_itself_after_all_others(monkeypatch):
+    together, apart = [], []
+    monkeypatch.setattr(workers, "in_processes", lambda queue, number: _taken(queue, together))
+    monkeypatch.setattr(workers, "serially", lambda queue, progress: _taken(queue, apart))
+    sweep([Stopwatch(seed=1), Walk(seed=1), Walk(seed=2)], processes=2)
+    assert together == ["Walk", "Walk"] and apart == ["Stopwatch"]
+
+
+def _taken(queue, names):
+    while taken := queue.take():
+        names.append(type(taken[0].experiment).__name__)
+        yield taken[0].key, workers.Failure("not tried")
