@@ -110,8 +110,9 @@ class TestInSinglePrecision:
     )
     def test_are_arrays_whose_numbers_it_has(self, array, dtype, path):
         files.write(path, Everything(array, 0.1), {}, single=True)
-        result, _ = files.read(path, Everything)
-        assert result.array.dtype == dtype and result.number == 0.1
+        result, about = files.read(path, Everything)
+        assert about["arrays"][0][1] == np.dtype(dtype).str
+        assert result.array.dtype == array.dtype and result.number == 0.1
         assert np.allclose(result.array, array, rtol=1e-7, atol=0, equal_nan=True)
 
 
