@@ -1,28 +1,27 @@
-"""What is trained, executed and rendered, what is taken from the cache, what fails and how; on a tiny book of its own."""
+"""What is trained, executed, rendered, what is taken from the cache, what fails and how; on a tiny book of its own."""
 
-import json
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import psutil
 import pytest
-from book_project import CLAIMS, CURVE, RUN, notebook, project
+from book_project import CLAIMS, CURVE, ROOT, RUN, notebook, project
 from catapults import data
 from catapults.book import build as building
 from catapults.book import execute as execution
 from catapults.book import runs as runs_file
 from catapults.book import sheets
 from catapults.book.build import BuildError, build
-from catapults.compute import estimate, fingerprint, record, store, sweep
-from catapults.experiments import Page
+from catapults.compute import estimate, fingerprint, record, sweep
+from catapults.compute.sweep import Outcome
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +117,7 @@ class TestWhatIsDoneAgain:
         said(folder)
         return folder
 
-    def test_a_change_of_a_chapter_executes_its_runs(self, root):
+    def test_changes_one_after_the_other(self, root):
         path = root / "chapters" / "two.ipynb"
         changed = nbformat.read(path, as_version=4)
         changed.cells[-1].source = "width + 1"
@@ -139,25 +138,30 @@ class TestWhatIsDoneAgain:
         )
         assert executed(said(root, force=True)) == {"one", "two"}
 
-    def test_pages_that_were_deleted_or_cut_off_are_made_again(self, root):
+        self.damage_pages(root)
+        self.damage_a_notebook(root)
+        self.remove_a_result(root)
+
+    def damage_pages(self, root):
+        """Deleted or cut off, they are made again."""
         path = root / "_build" / "html" / "chapters" / "one.html"
-        text = path.read_text()
-        for damage in (path.unlink, lambda: path.write_text(text[:100])):
+        text = path.read_text(encoding="utf-8")
+        for damage in (path.unlink, lambda: path.write_text(text[:100], encoding="utf-8")):
             damage()
             assert "pages: rendering" in said(root)
-            assert path.read_text() == text
+            assert path.read_text(encoding="utf-8") == text
         assert "pages: nothing changed" in said(root)
 
-    def test_a_kept_notebook_that_cannot_be_read_is_made_again(self, root):
-        (kept,) = (root / "_build" / "runs").glob("one-*.ipynb")
-        kept.write_text(kept.read_text()[:100])
+    def damage_a_notebook(self, root):
+        kept = max((root / "_build" / "runs").glob("one-*.ipynb"), key=lambda path: path.stat().st_mtime)
+        kept.write_text(kept.read_text(encoding="utf-8")[:100], encoding="utf-8")
         assert executed(said(root)) == {"one"}
 
-    def test_new_results_are_shown(self, root):
-        (kept,) = (root / "_build" / "results").glob("*.result")
-        kept.unlink()
+    def remove_a_result(self, root):
+        for kept in (root / "_build" / "results").glob("*.result"):
+            kept.unlink()
         lines = said(root)
-        assert trained(lines) == 1 and executed(lines) == {"one", "two"}
+        assert trained(lines) == 2 and executed(lines) == {"one", "two"}
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -182,22 +186,21 @@ class TestChangesOfTheLibrary:
         path = self.package / f"{module}.py"
         path.write_text(path.read_text(encoding="utf-8") + code, encoding="utf-8")
 
-    def test_a_changed_plot_trains_nothing_and_is_drawn_again(self, root):
+    def test_what_is_done_again(self, root):
         self.change("figures/base")
-        lines = said(root)
+        lines = said(root)  # a changed plot trains nothing and is drawn again
         assert executed(lines) == {"drawing"} and trained(lines) == 0
-
-    def test_what_no_page_runs_through_does_nothing(self, root):
         self.change("book/cli")
         self.change("figures/agop")
         self.change("figures/base", "\n# a comment\n")
-        lines = said(root)
+        lines = said(root)  # what no page runs through, and what changes nothing
         assert executed(lines) == set() and trained(lines) == 0 and "pages: nothing changed" in lines
-
-    def test_what_experiments_are_concerns_all(self, root):
         self.change("experiments/base")
         lines = said(root)
         assert executed(lines) == {"drawing", "plain"} and trained(lines) == 0
+        self.change("training/loop" if (self.package / "training").exists() else "training")
+        lines = said(root)  # what a training runs through
+        assert executed(lines) == {"drawing", "plain"} and trained(lines) == 1
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -404,7 +407,7 @@ class TestTheKey:
 
         def key(preset: str = "smoke", **changed) -> str:
             (outcome,) = outcomes.values()
-            found = {outcome.experiment.key: execution.replace(outcome, **changed)}
+            found = {outcome.experiment.key: replace(outcome, **changed)}
             return execution.key(sheets.sheet_of(run, preset, run.page(preset), found))
 
         (outcome,) = outcomes.values()
@@ -423,22 +426,13 @@ class TestTheKey:
 
 
 def test_what_a_page_has_to_train_includes_what_that_needs():
-    strong = {"architecture": "cnn", "depth": 2, "width": 4, "n_train": 8, "n_validation": 2, "n_test": 2,
-              "batch_size": 4, "learning_rate": 0.01, "steps": 1}  # fmt: skip
-    run = runs_file.load(execution._PACKAGE.parents[1] / "chapters")["agop_sgd-usps"]
-    values = {**run.settings["smoke"], "strong": strong}
-    page: Page = run.chapter.page.from_namespace(values)
+    page = runs_file.load(ROOT / "chapters")["agop_sgd-usps"].page("smoke")
+    fits = [experiment for experiment in page.experiments() if experiment.needs]
+    (strong,) = fits[0].needs
     absent = sheets.absent(page, {})
-    assert absent[0] == page.experiments()[0].needs[0] and len(absent) == 1 + len(page.experiments())
-    one = page.experiments()[0]
-    there = {one.key: sweep_outcome(one)}
-    assert one not in sheets.absent(page, there) and absent[0] in sheets.absent(page, there)
-
-
-def sweep_outcome(experiment):
-    from catapults.compute.sweep import Outcome
-
-    return Outcome(experiment, object(), {"seconds": 1.0})
+    assert absent == [strong, *fits]
+    assert sheets.absent(page, {fits[0].key: Outcome(fits[0], object())}) == [strong, *fits[1:]]
+    assert sheets.absent(page, {fits[0].key: Outcome(fits[0], failure="no")}) == absent
 
 
 @pytest.mark.parametrize(
@@ -448,13 +442,3 @@ def sweep_outcome(experiment):
 )  # fmt: skip
 def test_durations(seconds, words):
     assert sheets.duration(seconds) == words
-
-
-def test_the_notes_on_pages_and_the_store_lie_in_the_build_folder(tmp_path):
-    assert store.folder(tmp_path / "results") == tmp_path / "results"
-    (tmp_path / "html").mkdir()
-    (tmp_path / "html" / "a.html").write_text("abc")
-    assert building._files(tmp_path / "html") == {"a.html": 3}
-    assert building._noted(tmp_path / "html.json") is None
-    (tmp_path / "html.json").write_text(json.dumps({"of": "x"})[:-1])
-    assert building._noted(tmp_path / "html.json") is None and os.listdir(tmp_path)

@@ -20,7 +20,7 @@ def test_the_parameters_cell_is_read(chapter):
     assert list(chapter.parameters) == [line.split(":")[0] for line in PARAMETERS.strip().splitlines()]
     width = chapter.parameters["width"]
     assert (width.annotation, width.default, width.meaning) == ("int", 16, "neurons")
-    assert chapter.experiment is GDCatapult
+    assert chapter.page is GDCatapult
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,8 @@ def test_the_parameters_cell_is_read(chapter):
         ("hessian_every=None", "hessian_every", None),
         ("hessian_every=4", "hessian_every", 4),
         ("norm=layer", "norm", "layer"),
+        ("learning_rate='8'", "learning_rate", "8"),
+        ('dataset="rank-3"', "dataset", "rank-3"),
     ],
 )
 def test_values_from_the_command_line(chapter, typed, name, value):
@@ -74,6 +76,10 @@ def test_absolute_learning_rates_from_the_command_line(chapter, typed):
         ("learning_rate=quick", "learning_rate = 'quick': allowed are a positive number"),
         ("dataset=rnak-2", "dataset = 'rnak-2'.*did you mean 'rank-2'"),
         ("width", "-p width: allowed is -p name=value"),
+        ("seeds=0", "seeds = 0: input should be greater than or equal to 1"),
+        ("device=cuda:7", "device = 'cuda:7': allowed on this machine are auto"),
+        ("device=tpu", "device = 'tpu': allowed on this machine are auto"),
+        ("scheduler=10.0.0.1", "scheduler = '10.0.0.1': allowed is an address such as 'tcp://127.0.0.1:8786', or None"),
     ],
 )
 def test_refusals(chapter, typed, message):
@@ -90,7 +96,7 @@ def test_a_wrong_type_from_python(chapter):
     "change, message",
     [
         (lambda nb: nb.cells[2].metadata.clear(), "has 0 cells tagged 'parameters'"),
-        (lambda nb: nb.metadata.clear(), "its metadata names no experiment, but None; allowed is module.Class"),
+        (lambda nb: nb.metadata.clear(), "its metadata names no page, but None; allowed is module.Class"),
         (
             lambda nb: nb.cells[2].update(source="width = 3"),
             "parameters cell, line 1: allowed is `name: type = default",
@@ -114,17 +120,17 @@ def test_notebooks_that_are_no_chapters(tmp_path, change, message):
     [
         ("GDCatapult", "No module named 'catapults.experiments.GDCatapult'"),
         ("gd_catapul.GDCatapult", "No module named 'catapults.experiments.gd_catapul'"),
-        ("gd_catapult", "the module has no experiment ''"),
-        ("gd_catapult.Missing", "the module has no experiment 'Missing'"),
-        ("gd_catapult.GDRun", "the module has no experiment 'GDRun'"),
-        (".GDCatapult", "names no experiment, but '.GDCatapult'"),
-        ("gd_catapult.GDCatapult.run", "the module has no experiment 'GDCatapult.run'"),
-        (3, "names no experiment, but 3"),
+        ("gd_catapult", "the module has no page ''"),
+        ("gd_catapult.Missing", "the module has no page 'Missing'"),
+        ("gd_catapult.GDRun", "the module has no page 'GDRun'"),
+        (".GDCatapult", "names no page, but '.GDCatapult'"),
+        ("gd_catapult.GDCatapult.run", "the module has no page 'GDCatapult.run'"),
+        (3, "names no page, but 3"),
     ],
 )
-def test_metadata_that_name_no_experiment(tmp_path, stated, message):
+def test_metadata_that_name_no_page(tmp_path, stated, message):
     broken = notebook()
-    broken.metadata["catapults"]["experiment"] = stated
+    broken.metadata["catapults"]["page"] = stated
     nbformat.write(broken, tmp_path / "broken.ipynb")
     with pytest.raises(ChapterError, match=message):
         Chapter.load(tmp_path / "broken.ipynb")
@@ -172,15 +178,34 @@ def test_a_chapter_without_its_main_page(tmp_path):
 
 
 def test_presets_depart_from_the_papers_settings(tmp_path):
-    folder = entries(
-        project(tmp_path, {"small": notebook()}), parameters={"width": 99}, laptop={"width": 9}, quoted={"a": 1.0}
-    )
-    run = runs.load(folder)["small"]
+    root = project(tmp_path, {"small": notebook()})
+    run = runs.load(entries(root, parameters={"width": 99}, laptop={"width": 9, "seeds": 1}, book={"seeds": 3}))[
+        "small"
+    ]
     assert run.departures("laptop") == {"width": (9, 99)}
     assert run.departures("smoke") == {"steps": (2, 3)}
     assert run.departures("paper") == {}
-    quoted = run.settings["laptop"]["quoted"]
-    assert quoted["a"] == 1.0 and quoted["settings"]["width"] == 99 and quoted["settings"]["depth"] == 2
+    assert run.departures("book") == {} and run.settings["book"]["seeds"] == 3  # more seeds are no departure
+    assert len(run.page("book").experiments()) == 3 and run.page("laptop").width == 9
+    run = runs.load(entries(root, book="laptop"))["small"]
+    assert run.settings["book"] == run.settings["laptop"] and "`width = 9` (there: `99`)" in run.made_with("book")
+
+
+def test_fewer_seeds_than_the_papers_are_a_departure():
+    run = runs.load(ROOT / "chapters")["agop_optimizers"]
+    assert run.departures("laptop")["seeds"] == ([0], [0, 1, 2])
+
+
+def test_dictionaries_from_the_command_line():
+    chapter = Chapter.load(ROOT / "chapters" / "agop_optimizers.ipynb")
+    rates = {"adam": 0.001, "sgd": 2.0}
+    assert chapter.read(["rates={'adam': 0.001, 'sgd': 2.0}"]) == {"rates": rates}
+    assert chapter.resolve({"rates": rates})["rates"] == rates
+    with pytest.raises(ParameterError, match="'adm' is no optimiser; allowed are gd, sgd"):
+        chapter.resolve(chapter.read(["rates={'adm': 0.001, 'sgd': 2.0}"]))
+    chapter = Chapter.load(ROOT / "chapters" / "agop_gd.ipynb")
+    small = chapter.read(["small_scale=None", "small_learning_rate=none"])
+    assert small == {"small_scale": None, "small_learning_rate": None} and chapter.resolve(small)
 
 
 class TestTheBooksOwn:
@@ -189,10 +214,44 @@ class TestTheBooksOwn:
         for name in runs.load(ROOT / "chapters"):
             assert f"chapters/{name}" in toc
 
-    def test_parameters_are_those_of_the_experiment(self):
+    def test_parameters_are_those_of_the_page_and_where_to_compute(self):
         for run in runs.load(ROOT / "chapters").values():
-            assert run.chapter.parameters.keys() - {"quoted"} == run.chapter.experiment.model_fields.keys()
+            assert run.chapter.parameters.keys() == run.chapter.page.model_fields.keys() | {"device", "scheduler"}
             assert all(parameter.meaning for parameter in run.chapter.parameters.values())
+
+    def test_every_run_resolves_in_every_preset(self):
+        for run in runs.load(ROOT / "chapters").values():
+            for preset in runs.PRESETS:
+                values = run.settings[preset]
+                assert run.chapter.resolve(values) == values and values["device"] == "auto"
+                assert run.page(preset).experiments()
+
+    def test_no_run_is_larger_than_the_papers(self):
+        for run in runs.load(ROOT / "chapters").values():
+            for preset in ("smoke", "laptop", "book"):
+                for name, (ours, theirs) in run.departures(preset).items():
+                    larger = name in ("depth", "width", "n_train", "steps", "restart_steps") and ours > theirs
+                    assert not larger, (run.name, preset, name)
+
+    def test_fully_connected_networks_have_the_papers_sizes_in_the_book(self):
+        for run in runs.load(ROOT / "chapters").values():
+            values = run.settings["book"]
+            if values.get("architecture") == "fcn":
+                assert run.departures("book").keys() <= {"strong"}, run.name  # which is a convolutional network
+                assert values["seeds"] in (3, [0, 1, 2]), run.name
+            elif run.name == "match_rates":
+                assert run.departures("book").keys() == {"cnn"}
+            else:
+                assert values == run.settings["laptop"], run.name
+
+    def test_each_figure_has_a_page(self):
+        shown = {label for run in runs.load(ROOT / "chapters").values() for label in run.figures}
+        panels = {3: "ab", 4: "ab", 6: "ab", 12: "abc", 13: "ab", 17: "ab", 18: "ab", 19: "ab", 22: "abc", 23: "ab"}
+        panels |= dict.fromkeys((7, 8, 9, 10, 11, 14, 15, 16, 20, 21, 24, 25, 29, 30, 31), "abcd")
+        panels |= {10: "abcd", 27: "abc", 32: "abc", 33: "ab", 34: "ab"} | dict.fromkeys((2, 5, 26, 28), " ")
+        assert {f"{number}{panel}".strip() for number, of in panels.items() for panel in of} == shown
+        tables = {label for run in runs.load(ROOT / "chapters").values() for label in run.tables}
+        assert tables == {"1", "2", "3"}
 
     def test_notebooks_hold_no_output(self):
         for path in (ROOT / "chapters").glob("*.ipynb"):
