@@ -110,7 +110,9 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.max(np.abs(a[there] - b[there]) / np.where(scale == 0, 1, scale), initial=0.0))
 
 
-def in_time(comparisons: Iterator[Comparison], minutes: float | int, say: Callable[[Comparison], None]) -> list[Comparison]:
+def in_time(
+    comparisons: Iterator[Comparison], minutes: float | int, say: Callable[[Comparison], None]
+) -> list[Comparison]:
     """As many of the comparisons as fit into the minutes."""
     until, done = time.monotonic() + 60 * minutes, []
     for comparison in comparisons:
