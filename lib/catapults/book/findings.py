@@ -53,7 +53,9 @@ def findings(sheets: Mapping[str, Sheet]) -> str:
             if found
         ]
         shown = "; ".join(counted) or "no run of this book could tell"
-        lines.append(f"{number}. **{finding}.** *{_answer([v for found in verdicts.values() for v in found])}:* {shown}.")
+        lines.append(
+            f"{number}. **{finding}.** *{_answer([v for found in verdicts.values() for v in found])}:* {shown}."
+        )
     return "\n".join(lines)
 
 
