@@ -7,53 +7,81 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
-from book_project import RUN, notebook, project
+from book_project import CLAIMS, RUN, notebook, project
+from catapults.book import build as building
+from catapults.book import cli
+from catapults.book import runs as runs_file
+from catapults.book.build import for_notebooks
+from catapults.experiments import ParameterError
+from typer.testing import CliRunner
 
 COMMAND = [sys.executable, "-m", "catapults.book.cli"]
-
-
-def catapults(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return project(
         tmp_path_factory.mktemp("cli"),
-        {
-            "small": notebook(RUN, "figures.loss_split(run)", "claims(run, quoted)"),
-            "folder": notebook("from catapults import store\nprint(store.folder())"),
-        },
+        {"small": notebook(RUN, "figures.loss_split(run)", CLAIMS), "broken": notebook("1 / 0")},
     )
 
 
-def test_a_run_with_own_parameters_and_again_from_the_cache(root):
-    command = ["run", "small", "-p", "width=32", "-p", "learning_rate=1.2 eta_crit", "--output", "out.ipynb"]
-    first = catapults(*command, cwd=root)
-    assert first.returncode == 0, first.stderr
-    assert "the loss rises steeply" in first.stdout and "(cached)" not in first.stdout
-    assert "width = 32" in "".join(cell.source for cell in nbformat.read(root / "out.ipynb", as_version=4).cells)
-    assert "(cached)" in catapults(*command, cwd=root / "chapters").stdout  # from any folder of the project
+@pytest.fixture(autouse=True)
+def _own_folders(root, monkeypatch):
+    monkeypatch.setenv("CATAPULTS_RECORD", str(root / "no-record"))
+    monkeypatch.setenv("CATAPULTS_RESULTS", str(root / "results"))
+    monkeypatch.chdir(root)
 
 
-def test_figures_as_files(root):
-    result = catapults("run", "small", "-p", "steps=4", "-p", "top=[1,3]", "--figures", "pictures", cwd=root)
-    assert result.returncode == 0, result.stderr
-    split = (root / "pictures" / "split.svg").read_text()
+def catapults(*arguments: str) -> tuple[int, str]:
+    """Exit status and output of the command, in this process."""
+    result = CliRunner().invoke(cli.app, arguments)
+    error = result.exception if isinstance(result.exception, Exception) else ""
+    return result.exit_code, f"{result.stdout}{result.stderr}{error}"
+
+
+def test_a_run_with_own_parameters_and_again_from_the_cache(monkeypatch):
+    command = ["run", "small", "-p", "width=32", "-p", "top=[1,3]", "--output", "out.ipynb", "--figures", "pictures"]
+    status, first = catapults(*command)
+    assert status == 0 and "(cached)" not in first
+    claims = [line for line in first.splitlines() if "roduced  " in line or "set by us" in line or "compared  " in line]
+    assert claims[0].startswith("      set by us  the learning rate exceeds") and "the loss rises steeply" in claims[1]
+    assert "width = 32" in "".join(cell.source for cell in nbformat.read("out.ipynb", as_version=4).cells)
+    split = Path("pictures/split.svg").read_text(encoding="utf-8")
     assert 'fill="white"' in split and split.count('id="axes_') == 2  # a panel for each dimension of the list
+    monkeypatch.chdir("chapters")  # any folder of the project
+    again = catapults(*command)[1]
+    assert "(cached)" in again and [line for line in again.splitlines() if line in claims] == claims
+
+
+def test_a_run_that_fails_shows_its_traceback():
+    status, said = catapults("run", "broken")
+    assert status == 1 and "ZeroDivisionError" in said and "\x1b" not in said
+
+
+def test_seeds(root):
+    run = runs_file.load(root / "chapters")["small"]
+    seeds = lambda *own, number=None, preset="book": cli.with_own(run, preset, [*own], number)  # noqa: E731
+    assert seeds() is run
+    assert seeds("width=3").settings[cli.OWN]["seeds"] == 1
+    assert seeds("seeds=2").settings[cli.OWN]["seeds"] == 2
+    assert seeds("width=3", number=4).settings[cli.OWN]["seeds"] == 4
+    with pytest.raises(ParameterError, match="--seeds 4: given with -p, too"):
+        seeds("seeds=2", number=4)
+    book = runs_file.load(Path(__file__).parents[1] / "chapters")
+    assert cli.with_own(book["match_rates"], "smoke", [], 3).settings[cli.OWN]["seeds"] == [0, 1, 2]
+    assert cli.with_own(book["match_rates"], "smoke", ["steps=20"], None).settings[cli.OWN]["seeds"] == [0, 1]
+    assert cli.with_own(book["gd_catapults"], "book", ["seed=3"], None).settings[cli.OWN]["seeds"] == 1
+    with pytest.raises(ParameterError, match="--seeds 2: chapter 'performance' has no seeds"):
+        cli.with_own(book["performance"], "smoke", [], 2)
 
 
 @pytest.mark.parametrize("named", [None, "elsewhere"])
-def test_results_of_trainings_lie_in_the_project_unless_the_person_says_where(root, named, tmp_path, monkeypatch):
-    monkeypatch.delenv("CATAPULTS_RESULTS", raising=False)
+def test_results_lie_in_the_project_unless_the_person_says_where(root, named, monkeypatch):
+    monkeypatch.delenv("CATAPULTS_RESULTS")
     if named:
         monkeypatch.setenv("CATAPULTS_RESULTS", named)  # relative to where the command is typed
-    result = catapults(
-        "run", "folder", "-p", f"seed={bool(named):d}", "--output", str(tmp_path / "out.ipynb"), cwd=root
-    )
-    assert result.returncode == 0, result.stderr
-    printed = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs[0].text
-    assert printed == f"{root / (named or '_build/results')}\n"
+    assert for_notebooks(root / "_build")["CATAPULTS_RESULTS"] == str(root / (named or "_build/results"))
 
 
 @pytest.mark.parametrize(
@@ -63,44 +91,72 @@ def test_results_of_trainings_lie_in_the_project_unless_the_person_says_where(ro
         (["run", "small", "-p", "width=wide"], "width = 'wide': allowed is int"),
         (["run", "small", "-p", "top=[1,3"], "top = '[1,3': allowed is Union[int, list]"),
         (["run", "small", "-p", "width=-3", "-p", "steps=0"], "steps = 0"),
-        (["run", "smal"], "run = 'smal': allowed are folder, small"),
+        (["run", "small", "-p", "device=tpu"], "device = 'tpu': allowed"),
+        (["run", "small", "-p", "scheduler=here"], "scheduler = 'here': allowed"),
+        (["run", "smal"], "run = 'smal': allowed are broken, small"),
         (["data", "fetch", "cifr-10"], "did you mean 'cifar-10'"),
     ],
 )
-def test_refusals_come_before_a_kernel_starts(root, arguments, message):
-    result = catapults(*arguments, cwd=root)
-    assert result.returncode == 1
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr and "Executing" not in result.stderr
+def test_refusals_come_before_a_kernel_starts(arguments, message, monkeypatch):
+    monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: pytest.fail("a kernel started"))
+    status, said = catapults(*arguments)
+    assert status == 1 and message in said
 
 
-def test_outside_of_a_project(tmp_path):
-    result = catapults("build", cwd=tmp_path)
-    assert result.returncode == 1 and "has chapters/runs.yml" in result.stderr
+def test_outside_of_a_project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, said = catapults("build")
+    assert status == 1 and "has chapters/runs.yml" in said
 
 
-def test_an_unknown_preset(root):
-    result = catapults("build", "--preset", "huge", cwd=root)
-    assert result.returncode != 0 and "laptop" in result.stderr
+def test_an_unknown_preset():
+    status, said = catapults("build", "--preset", "huge")
+    assert status != 0 and "laptop" in said and "book" in said
 
 
-def test_data_status(root, tmp_path):
-    result = catapults("data", "status", cwd=root)
-    assert result.returncode == 0 and result.stdout.startswith("cifar-10")
+def test_the_book_is_the_default(monkeypatch):
+    asked = []
+    monkeypatch.setattr(cli, "build", lambda root, output, preset, *_: asked.append(preset) or output)
+    assert catapults("build")[0] == 0 and asked == ["book"]
 
 
-def test_plain_papermill_knows_the_parameters(root, tmp_path, caplog):
-    out = tmp_path / "out.ipynb"
-    papermill.execute_notebook(
-        root / "chapters" / "small.ipynb", out, {"learning_rate": 8, "image_size": None}, progress_bar=False
-    )
-    assert out.exists() and "unknown parameter" not in caplog.text.lower()
+def test_data_status():
+    status, said = catapults("data", "status")
+    assert status == 0 and said.startswith("cifar-10")
 
 
-def test_plain_papermill_stops_at_an_impossible_value(root, tmp_path):
-    with pytest.raises(
-        papermill.PapermillExecutionError, match="width = -1: input should be greater than or equal to 1"
-    ):
-        papermill.execute_notebook(
-            root / "chapters" / "small.ipynb", tmp_path / "out.ipynb", {"width": -1}, progress_bar=False
-        )
+def test_the_command_is_there_without_torch_and_says_errors_without_a_traceback(root):
+    look = "import sys; from catapults.book import cli; print('torch' in sys.modules, 'papermill' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout == "False False\n"
+    refused = subprocess.run([*COMMAND, "run", "smal"], cwd=root, capture_output=True, text=True)
+    assert refused.returncode == 1 and refused.stderr == "catapults: run = 'smal': allowed are broken, small\n"
+
+
+def test_a_long_name_of_the_folder_for_temporary_files(root, tmp_path, monkeypatch):
+    """As batch systems have it: sockets of local processes could not have such a name."""
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    done = subprocess.run([*COMMAND, "run", "small", "-p", "seed=5"], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "the loss rises steeply" in done.stdout
+
+
+def test_plain_papermill_knows_the_parameters_and_stops_at_an_impossible_value(root, tmp_path, caplog):
+    def execute(**values) -> None:
+        chapter, out = root / "chapters" / "small.ipynb", tmp_path / "out.ipynb"
+        papermill.execute_notebook(chapter, out, values, progress_bar=False)
+
+    execute(learning_rate=8, image_size=None)
+    assert (tmp_path / "out.ipynb").exists() and "unknown parameter" not in caplog.text.lower()
+    with pytest.raises(papermill.PapermillExecutionError, match="width = -1: input should be greater than or equal to"):
+        execute(width=-1)
+
+
+def test_what_sphinx_says_is_what_it_wrote(monkeypatch, tmp_path):
+    class Failed:
+        returncode, stderr, stdout = 2, "  a warning\n", ""
+
+    monkeypatch.setattr(building.subprocess, "run", lambda *_, **__: Failed)
+    assert building.rendered(tmp_path, tmp_path) == "a warning"

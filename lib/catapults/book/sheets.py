@@ -1,5 +1,6 @@
 """What each run of the book shows: results, obtained in one sweep for all runs, and the claims that they decide."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +52,7 @@ class Sheet:
     def results(self) -> Results:
         return Results(self.outcomes)
 
-    @property
+    @functools.cached_property
     def absent(self) -> list[Experiment]:
         """What has to be trained before it can be shown."""
         return absent(self.page, self.outcomes)
@@ -95,7 +96,7 @@ class Sheet:
         found = (self.outcomes.get(experiment.key) for experiment in self.absent)
         return [outcome for outcome in found if outcome is not None and outcome.failure]
 
-    @property
+    @functools.cached_property
     def made(self) -> list[Made]:
         """What made each of its results."""
         found = (self.outcomes.get(experiment.key) for experiment in self.page.experiments())
