@@ -548,6 +548,7 @@ class TestTheAddress:
         assert sweep([Walk()], scheduler="tcp://127.0.0.1:1").describe() == "1 training, 1 of them earlier."
 
 
+@pytest.mark.xdist_group("cluster")
 class TestACluster:
     def test_trainings_are_the_same_and_a_killed_worker_costs_only_time(self, scheduler, alone, marks):
         waiting = Walk(marks=str(marks), deed="wait_to_die")
