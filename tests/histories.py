@@ -61,7 +61,7 @@ def history(loss, learning_rate=1.0, *, tops=(1,), kind=np.float64, **columns) -
 
 def measured(of: History, outputs: int = 1) -> Measured:
     """The result of an experiment with this history."""
-    return Measured(of, "Made by hand.", 1000, outputs, np.ones(16), 1.5)
+    return Measured(of, "Made by hand.", 1000, outputs, np.ones(16))
 
 
 def made(found: Iterable[tuple[Experiment, Any]], **changed: Any) -> Results:

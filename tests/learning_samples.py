@@ -77,13 +77,12 @@ def made(
         measure="loss" if math.isnan(error) else "error",
         source="Synthetic task, seed 0.",
         parameters=100,
-        seconds=1.5,
     )
 
 
 def strong_result(test_error: float = 0.125) -> Strong:
     """What a strong model of 6x6 images gave."""
-    return Strong(np.eye(36), test_error, "Images.", 123, 2.0)
+    return Strong(np.eye(36), test_error, "Images.", 123)
 
 
 def results_of(page, by_name: dict) -> Results:

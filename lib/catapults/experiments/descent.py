@@ -22,7 +22,6 @@ class Measured:
     parameters: int
     outputs: int
     input_norms: Float[np.ndarray, " n"]
-    seconds: float
 
 
 class Descending(Network):

@@ -24,7 +24,6 @@ class Strong:
     test_error: float
     source: str
     parameters: int
-    seconds: float
 
 
 class StrongModel(Experiment):
@@ -97,7 +96,6 @@ class Fitted:
     measure: Literal["loss", "error"]  # by which the best weights are chosen and tested
     source: str
     parameters: int
-    seconds: float
 
     @property
     def test(self) -> float:

@@ -1,6 +1,5 @@
 """Gradient descent that measures the kernel at every step."""
 
-import time
 from typing import Any
 
 from ... import training
@@ -18,10 +17,8 @@ def compute(
     else:
         descent, rate, steps = experiment, experiment.learning_rate, experiment.steps
         hessian_every = experiment.hessian_every or steps + 1
-    started = time.perf_counter()
     s = start(descent, task, device)
     history = training.gradient_descent(
         s.model, s.inputs, s.targets, rate, steps, descent.top, hessian_every, **options
     )
-    seconds = time.perf_counter() - started
-    return Measured(history, s.source, s.parameters, s.outputs, s.input_norms.numpy(), seconds)
+    return Measured(history, s.source, s.parameters, s.outputs, s.input_norms.numpy())

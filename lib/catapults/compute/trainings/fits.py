@@ -1,7 +1,6 @@
 """Trainings of section 4: with a validation set, a test, and the AGOP at the best weights; strong models."""
 
 import math
-import time
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,6 @@ def compute(
 
 
 def _strong(e: StrongModel, task: Task, device: str, options: dict[str, Any]) -> Strong:
-    started = time.perf_counter()
     train, validation, test = _on_device(task, device)
     outputs = outputs_for(train.targets)
     classes = max(2, outputs)
@@ -52,11 +50,10 @@ def _strong(e: StrongModel, task: Task, device: str, options: dict[str, Any]) ->
     _, error = performance(model, test, classes)
     egop = agop(model, train.inputs).cpu().numpy()
     parameters = sum(p.numel() for p in model.parameters())
-    return Strong(egop, error, task.source, parameters, time.perf_counter() - started)
+    return Strong(egop, error, task.source, parameters)
 
 
 def _fitted(e: Fit, task: Task, egop: Float[Tensor, "d d"], device: str, options: dict[str, Any]) -> Fitted:
-    started = time.perf_counter()
     train, validation, test = _on_device(task, device)
     outputs = outputs_for(train.targets)
     classes = None if data.is_synthetic(e.dataset) else max(2, outputs)
@@ -111,7 +108,6 @@ def _fitted(e: Fit, task: Task, egop: Float[Tensor, "d d"], device: str, options
         measure=e.measure,
         source=task.source,
         parameters=sum(p.numel() for p in model.parameters()),
-        seconds=time.perf_counter() - started,
     )
 
 
