@@ -3,15 +3,18 @@
 import os
 import subprocess
 import sys
+import time
 import venv
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from catapults import compute
 from catapults.compute import files, job, record
 from catapults.experiments.descent import GradientDescent, Restart
 from catapults.experiments.fits import Fit
+from catapults.training import Loop
 from samples import own
 
 NETWORK = dict(
@@ -141,3 +144,39 @@ def _link(name: str, site: Path) -> None:
 def test_the_one_line_is_a_command_of_this_library():
     line = [sys.executable, "-m", "catapults.compute", "--help"]
     assert subprocess.run(line, capture_output=True).returncode == 0
+
+
+LONG = GradientDescent.create(
+    **NETWORK | {"n_train": 32, "width": 64}, learning_rate="1.5 eta_crit", steps=2000, top=2, hessian_every=None
+)
+RUN = """
+import sys
+import time
+from catapults.compute import checkpoints, job
+checkpoints.Checkpoint.due = lambda self: True
+job.run(__import__("pathlib").Path(sys.argv[1]), processes=1)
+"""
+
+
+def test_a_training_that_is_killed_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
+    job.pack([LONG], tmp_path / "job")
+    results = tmp_path / "job" / "results"
+    process = subprocess.Popen([sys.executable, "-c", RUN, tmp_path / "job"])
+    while not list(results.glob("*.checkpoint")) and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    (kept,) = results.glob("*.checkpoint")
+    step = torch.load(kept, weights_only=True)["iteration"]
+    assert 0 < step < LONG.steps and not list(results.glob("*.result"))
+
+    begun = []
+    restore = Loop._load
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loop, "_load", lambda self, state: (begun.append(state["iteration"]), restore(self, state)))
+        done = job.run(tmp_path / "job", processes=1)
+    whole = compute.sweep([LONG], processes=1)[LONG].history
+    ours = done[LONG].history
+    assert begun == [step] and not list(results.glob("*.checkpoint"))
+    for column in ("loss", "splits", "kernel_norm", "learning_rate", "critical_learning_rate"):
+        assert np.array_equal(getattr(ours, column), getattr(whole, column), equal_nan=True)
