@@ -1,7 +1,6 @@
 """The rendered book in a real browser without network: pages open, figures are seen, links work."""
 
 import shutil
-from pathlib import Path
 from urllib.parse import urldefrag, urlparse
 
 import pytest
