@@ -10,7 +10,7 @@ book: .venv/ready
 	$(BIN)/catapults build --preset $(PRESET)
 
 test: .venv/ready
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup -p no:benchmark $(ARGS)
 
 lint: .venv/ready
 	$(BIN)/ruff check .

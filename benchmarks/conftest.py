@@ -57,7 +57,7 @@ def pytest_terminal_summary(terminalreporter, config):
         for line in _rows_at_scale(AT_SCALE[name], rows):
             terminalreporter.write_line(line)
     for name, row in config.stash[_SGD].items():
-        terminalreporter.section(f"SGD with kernel and critical rate of every batch, {name}")
+        terminalreporter.section(f"{name}: every step with its kernel and critical rate")
         times = f"plain {1e6 * row['plain']:.0f} us, ours {1e6 * row['ours']:.0f} us"
         terminalreporter.write_line(times)
         text = f"step: {row['ratio']:.2f} x plain"

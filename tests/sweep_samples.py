@@ -81,11 +81,12 @@ class Walk(Experiment):
             raise KeyboardInterrupt
 
     def _die_halfway(self, number: int, checkpoint: Any) -> int:
-        """The first time, after its state was kept."""
-        if number == 0:
+        """Unless there is a state to go on from, after it was kept."""
+        state = checkpoint.load()
+        if state is None:
             checkpoint.save({"step": 5})
             os.kill(os.getpid(), signal.SIGKILL)
-        return checkpoint.load()["step"]
+        return state["step"]
 
     def _take_long(self, number: int, checkpoint: Any) -> int:
         """The first time, until the time is over."""

@@ -43,6 +43,13 @@ def test_the_vector_is_an_eigenvector_and_a_warm_start(problem):
     assert abs(torch.dot(pair.vector / pair.vector.norm(), again.vector)) == pytest.approx(1, abs=1e-4)
 
 
+def test_without_the_kernels_eigenvector_the_eigenvalue_is_the_same(problem, monkeypatch):
+    model, inputs, targets = problem
+    expected = hessian.top_eigenpair(model, inputs, targets).value
+    monkeypatch.setattr(hessian, "top_eigenpairs", lambda *arguments: (_ for _ in ()).throw(RuntimeError))
+    assert hessian.top_eigenpair(model, inputs, targets).value == pytest.approx(expected, rel=1e-3)
+
+
 def test_the_kernel_is_exact_for_a_linear_model():
     model, inputs = nn.Linear(5, 1).double(), torch.randn(8, 5, dtype=torch.float64)
     exact = hessian.critical_learning_rate(model, inputs, torch.randn(8, dtype=torch.float64))

@@ -4,7 +4,8 @@ import sys
 
 import numpy as np
 import pytest
-from catapults.history import History, steps_above
+from catapults.catapult import steps_above
+from catapults.history import History
 
 
 def made(T=3, **changes):

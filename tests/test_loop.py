@@ -56,6 +56,14 @@ class TestGolden:
         assert {kind: set(problems) for kind, problems in stored.items()} == {k: set(p) for k, p in KINDS.items()}
 
 
+STOPPED = [
+    *(("gd", name) for name in ("absolute", "current", "ten outputs", "Hessian, cnn")),
+    *(("sgd", name) for name in ("with replacement", "cyclical", "seldom", "below", "frozen", "span")),
+    *(("fit", name) for name in ("GD, settle", "SGD, now and then", "SGD, plain, outputs", "cnn", "below")),
+    *(("fit", name) for name in ("sgd+m", "adadelta", "adagrad", "rmsprop", "adam")),
+]
+
+
 class Interrupted(Exception):
     pass
 
@@ -87,7 +95,7 @@ def assert_same(a: History, b: History) -> None:
 
 
 class TestCheckpoints:
-    @pytest.mark.parametrize("kind, name", [pair for pair in NAMES if "divergence" not in pair[1]])
+    @pytest.mark.parametrize("kind, name", STOPPED)
     def test_an_interrupted_training_goes_on_bit_for_bit(self, tmp_path, kind, name):
         """Twice interrupted, in between two saves; every time with a new model, a checkpoint and nothing else."""
         straight, of_straight = train(kind, name)
@@ -193,8 +201,14 @@ class TestCheckpoints:
 class TestTargets:
     """Numbers of any type, as they come from numpy or from labels."""
 
-    @pytest.mark.parametrize("dtype", [torch.float64, torch.int64, torch.uint8, torch.bool, torch.float16])
-    @pytest.mark.parametrize("kind", ["fcn", "cnn", "tanh"])
+    @pytest.mark.parametrize(
+        "kind, dtype",
+        [
+            *(("fcn", dtype) for dtype in (torch.float64, torch.int64, torch.uint8, torch.bool, torch.float16)),
+            ("cnn", torch.float64),
+            ("tanh", torch.bool),
+        ],
+    )
     @pytest.mark.usefixtures("no_type_checks")
     def test_whole_numbers_truth_values_and_other_floats(self, kind, dtype):
         model, inputs = network(kind)
@@ -217,6 +231,31 @@ class TestTargets:
         model, inputs = network()
         with pytest.raises(ValueError, match=r"targets: torch.complex64; allowed are real numbers"):
             gradient_descent(model, inputs, torch.rand(12).cfloat(), 0.1, 2)
+
+
+@pytest.mark.parametrize("kind", ["fcn", "cnn", "tanh"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_networks_in_half_precision(kind, dtype):
+    """A training does what it does in single precision, to the digits that the type has."""
+    model, inputs = network(kind, outputs=2)
+    targets = torch.rand(12, 2)
+    models = [copy.deepcopy(model).to(dtype).to(kept) for kept in (dtype, torch.float32) for _ in range(3)]
+    found, expected = (
+        (
+            gradient_descent(a, x, y, "0.5 eta_crit", 3, hessian_every=3),
+            stochastic_gradient_descent(b, x, y, "0.3 eta_crit", 4, 3, hessian_every=3),
+            fit(c, Split(x, y), Split(x, y), 0.1, 4, 3),
+        )
+        for (a, b, c), x, y in (
+            (models[:3], inputs.to(dtype), targets.to(dtype)),
+            (models[3:], inputs.to(dtype).float(), targets.to(dtype).float()),
+        )
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        for name in ("learning_rate", "batch_loss", "loss", "batch_critical_learning_rate", "validation_loss"):
+            np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=0.05, err_msg=name)
+        name = "batch_hessian_critical_learning_rate"
+        np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=0.1)
 
 
 @pytest.mark.usefixtures("no_type_checks")

@@ -1,11 +1,14 @@
 """How processes share a machine: locks, and what the library needs of the operating system."""
 
+import os
 import subprocess
 import sys
 import threading
 
+import psutil
 import pytest
-from catapults.compute import processes
+import torch
+from catapults.compute import made, processes
 
 HOLD = """
 import sys, time
@@ -68,9 +71,12 @@ def test_neither_pytorch_nor_modules_of_unix_are_needed():
 import sys
 import psutil  # which has what takes their place there
 sys.modules |= {"fcntl": None, "resource": None}  # as on Windows
-from catapults import checks, compute, data, display
-from catapults.compute import made, processes
-assert "torch" not in sys.modules
+from catapults import compute, data
+from catapults.compute import job, processes, verify
+with processes.environment({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}), processes.threads(1):
+    assert "torch" not in sys.modules
+    import torch
+    assert torch.get_num_threads() == 1
 """
     subprocess.run([sys.executable, "-c", script], check=True)
 
@@ -87,4 +93,43 @@ print(before, _peak_bytes())
 """
     told = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout
     before, after = map(int, told.split())
-    assert before < 2**27 < after < before + 2 * 2**27
+    assert 100 * 2**20 < after - before < 300 * 2**20
+
+
+def test_what_made_a_result():
+    about = made.made({"modules": {"a.py": "0"}, "commit": "abc"}, "digest", "cpu", 1.23456)
+    assert (about["modules"], about["commit"], about["drawn"], about["seconds"]) == (
+        {"a.py": "0"},
+        "abc",
+        "digest",
+        1.235,
+    )
+    assert about["device"].startswith("cpu (1 thread, ") and about["memory"] > 10
+    assert about["versions"].keys() == {"torch", "numpy", "scipy", "python", "catapults"}
+    assert made.device_name("cpu", 3).startswith("cpu (3 threads, ")
+    assert made.device_name("cpu").startswith(f"cpu ({torch.get_num_threads()} thread")
+
+
+def test_the_number_of_threads_is_as_before():
+    before = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    with pytest.raises(KeyError), processes.threads(before[0] + 1):
+        assert torch.get_num_threads() == before[0] + 1 and os.environ["OMP_NUM_THREADS"] == str(before[0] + 1)
+        raise KeyError
+    assert (torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes of Windows cannot be killed so")
+def test_a_pool_ends_with_whoever_has_started_it():
+    """Even with one that is killed, and that has no time to end anything."""
+    script = """
+import os, time
+from catapults.compute.processes import pool
+with pool(2) as submit:
+    print(submit(os.getpid).result(), flush=True)
+    submit(time.sleep, 600)
+    submit(time.sleep, 600).result()
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, encoding="utf-8") as starter:
+        worker = psutil.Process(int(starter.stdout.readline()))
+        starter.kill()
+    assert not psutil.wait_procs([worker], 30)[1]

@@ -10,7 +10,7 @@ from catapults.sgd import stochastic_gradient_descent
 from catapults.tangent import blocks as kernel_blocks
 from catapults.tangent import hessian
 from catapults.training import Batches, Diverged, probes
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -223,6 +223,7 @@ class TestBatches:
 
 
 @given(st.integers(0, 200), st.floats(0.05, 0.95))
+@settings(max_examples=25)
 def test_below_the_critical_rate_of_the_batch_a_linear_model_lowers_its_loss(seed, part):
     """Where the curvature does not change, the critical rate is exact."""
     torch.manual_seed(seed)

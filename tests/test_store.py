@@ -1,23 +1,21 @@
-"""What is kept of an experiment comes back bit for bit, and only where everything is as it was."""
+"""What is kept of an experiment comes back only where everything is as it was."""
 
-import fcntl
-import json
-import math
 import shutil
 import subprocess
 import sys
-import threading
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from catapults import data, fingerprint, provenance, store
-from catapults.experiments import Experiment
+from catapults import data
+from catapults.compute import files, fingerprint, made, store, trainings
 from samples import own
-from sweep_samples import Trained, Training, runs
+from sweep_samples import NETWORK, Walk, Walked, descents
+
+WALKED = Walked(np.arange(5.0), "1", False, 0)
+MADE = {"modules": {}, "seconds": 1.0}
 
 
 @pytest.fixture(autouse=True)
@@ -26,180 +24,134 @@ def results(tmp_path, monkeypatch):
     return tmp_path / "results"
 
 
-@dataclass(frozen=True)
-class Everything:
-    array: Any
-    number: Any = 0.1
-    text: str = "αβ\n\"'"
-    nothing: int | None = None
-    tops: tuple = (1, (2.5, "x"), ())
-    yes: bool = True
+def key(experiment) -> str:
+    return store.key(experiment, "cpu")
 
 
-class Plain(Experiment):
-    """An experiment of which the tests store what they like."""
-
-    Result: ClassVar[type] = Everything
-    dataset: str = "rank-2"
-    device: str = "cpu"
-    name: ClassVar[str] = "plain"
-
-    def run(self, progress: bool = False) -> Everything:
-        return Everything(np.zeros(1))
+def kept(experiment, result=WALKED):
+    store.save(experiment, result, MADE, key(experiment))
+    return store.load(experiment, key(experiment))
 
 
-def stored(result: Everything) -> Everything:
-    store.save(Plain(), result)
-    return store.load(Plain())
-
-
-class TestARoundTrip:
-    @pytest.mark.parametrize(
-        "array",
-        [
-            np.array([0.1, -0.0, np.inf, -np.inf]),
-            np.array([0x7FF8000000000001, 0xFFF8000000000000, 0x7FF0000000000001], np.uint64).view(np.float64),
-            np.arange(12, dtype=np.float32).reshape(2, 3, 2).transpose(2, 0, 1),
-            np.asfortranarray(np.arange(6, dtype=np.int16).reshape(2, 3)),
-            np.empty((0, 4), np.uint8),
-            np.array(3, np.int64),
-            np.array([True, False]),
-            np.array(["spike", "ß"]),
-            np.arange(3, dtype=">i4"),
-        ],
-        ids=lambda array: f"{array.dtype} {array.shape}",
-    )
-    def test_of_arrays(self, array):
-        back = stored(Everything(array)).array
-        assert type(back) is np.ndarray and back.dtype == array.dtype and back.shape == array.shape
-        assert back.tobytes() == array.tobytes()
-
-    @pytest.mark.parametrize("number", [0.1, -0.0, 5e-324, math.inf, math.nan, 2**80, True, 1, 1.0, None])
-    def test_of_the_rest(self, number):
-        result = Everything(np.zeros(1), number)
-        back = stored(result)
-        assert type(back.number) is type(number) and repr(back.number) == repr(number)
-        assert (back.text, back.nothing, back.tops, back.yes) == (result.text, None, result.tops, True)
-
-    @pytest.mark.parametrize(
-        "value", [np.float64(1), [1], {"a": 1}, np.array([object()]), (np.zeros(2),), torch.ones(1)]
-    )
-    def test_of_what_cannot_be_stored(self, value, results):
-        with pytest.raises(TypeError, match=r"Everything.number = .*: allowed are numpy arrays, float"):
-            store.save(Plain(), Everything(np.zeros(1), value))
-        assert not results.exists()
-
-    def test_of_another_experiments_result(self):
-        with pytest.raises(TypeError, match="result: Everything; allowed is Trained"):
-            store.save(Training(), Everything(np.zeros(1)))
-
-    def test_of_a_training(self):
-        experiment = Training()
-        result = experiment.run()
-        store.save(experiment, result)
-        back = store.load(Training())
-        assert back.loss.tobytes() == result.loss.tobytes() and back.weights.dtype == np.float32
-        assert (back.steps, back.diverged, back.note, back.tops) == (20, False, None, (1,))
+def test_a_result_and_what_made_it_come_back():
+    result, about = kept(Walk())
+    assert result.path.tobytes() == WALKED.path.tobytes() and replace(result, path=0) == replace(WALKED, path=0)
+    assert about == MADE
 
 
 def test_a_file_says_what_it_is(results):
-    store.save(Plain(), Everything(np.zeros(1)))
+    kept(Walk(seed=3))
     (path,) = results.iterdir()
-    assert path.name == f"Plain-{store.key(Plain())[:16]}.npz"
-    with np.load(path, allow_pickle=False) as file:
-        about = json.loads(str(file["about.json"]))
-    assert about["name"] == "plain" and about["experiment"] == {"dataset": "rank-2", "device": "cpu"}
+    assert path.name == f"Walk-{Walk(seed=3).key[:16]}-{key(Walk(seed=3))[:16]}.result"
+    said = files.about(path)
+    assert (said["name"], said["class"], said["experiment"]) == ("plain, seed 3", "Walk", {"seed": 3})
+    assert said["experiment_key"] == Walk(seed=3).key and said["key"] == key(Walk(seed=3))
+
+
+def test_of_what_there_may_be_results():
+    assert store.perhaps([Walk()]) == set()
+    kept(Walk())
+    store.save(Walk(seed=1), WALKED, MADE, "0" * 64)
+    assert store.perhaps([Walk(), Walk(seed=1), Walk(seed=2)]) == {Walk().key, Walk(seed=1).key}
+
+
+def test_another_experiments_result_is_not_kept(results):
+    with pytest.raises(TypeError, match="result: Walked; allowed is Measured"):
+        store.save(descents("1.5 eta_crit")[0], WALKED, MADE, "key")
+    assert not results.exists()
 
 
 class TestTheKey:
     def test_is_stable_in_another_process(self):
-        code = "from sweep_samples import Training; from catapults import store; print(store.key(Training(seed=3)))"
-        result = subprocess.run(
+        code = "from sweep_samples import *; from catapults.compute import store\n"
+        code += "print(*(store.key(e, 'cpu') for e in [Walk(seed=3), *descents(2)]))"
+        done = subprocess.run(
             [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
         )
-        assert result.stdout.strip() == store.key(Training(seed=3))
+        assert done.stdout.split() == [key(e) for e in [Walk(seed=3), *descents(2)]]
 
     def test_does_not_see_how_many_threads_are_used_now(self, monkeypatch):
-        before = store.key(Training())
+        before = key(Walk())
         monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
-        assert store.key(Training()) == before
+        assert key(Walk()) == before
 
     def test_sees_the_experiment(self):
-        class Other(Plain):
-            pass
-
-        experiments = [Training(), Training(seed=1), Training(learning_rate="2 eta_crit"), Plain(), Other()]
-        assert len({store.key(experiment) for experiment in experiments}) == 5
+        experiments = [Walk(), Walk(seed=1), Walk(start=Walk()), *descents("1.5 eta_crit", "2 eta_crit")]
+        assert len({key(experiment) for experiment in experiments}) == 6
 
     def test_sees_versions_and_device(self, monkeypatch):
-        before = store.key(Training())
+        before = key(Walk())
         with monkeypatch.context() as patch:
-            patch.setattr(fingerprint, "dependencies", lambda *_: {"torch": "0.1"})
-            assert store.key(Training()) != before
+            patch.setattr(fingerprint, "dependencies", lambda: {"torch": "0.1"})
+            assert key(Walk()) != before
         with monkeypatch.context() as patch:
-            patch.setattr(provenance, "device_name", lambda device, threads: "another machine")
-            assert store.key(Training()) != before
+            patch.setattr(made.platform, "machine", lambda: "another machine")
+            assert key(Walk()) != before
+        assert key(Walk()) == before
 
-    def test_sees_the_modules_that_the_experiment_imports_and_no_others(self, tmp_path, monkeypatch):
-        package = tmp_path / "catapults"
-        shutil.copytree(Path(fingerprint.__file__).parent, package)
-        monkeypatch.setattr(fingerprint, "_PACKAGE", package)
-        store.save(Training(), Training().run())
-        for module, depends in {"figures/base": False, "book/cli": False, "claims/base": False, "sgd": True}.items():
-            path = package / f"{module}.py"
-            path.write_text(path.read_text() + "\n# changed\n")
-            assert (store.load(Training()) is None) is depends, module
+    def test_sees_the_code_that_a_training_runs_through_and_no_other(self, tmp_path, monkeypatch):
+        library = tmp_path / "catapults"
+        shutil.copytree(Path(fingerprint.__file__).parents[1], library)
+        monkeypatch.setattr(fingerprint, "_PACKAGE", library)
+        training = descents("1.5 eta_crit")[0]
+        monkeypatch.setattr(trainings, "source_of", lambda _: library / "compute" / "trainings" / "descent.py")
+        before = key(training)
+        shown = ("figures/base", "paper/claims", "book/cli", "experiments/descent", "compute/sweep", "compute/record")
+        for module in shown:
+            self.change(library / f"{module}.py", "changed = 1")
+            assert key(training) == before, module
+        for module in ("models", "data/synthetic", "tangent/kernel", "compute/trainings/descent"):
+            self.change(library / f"{module}.py", "# a comment")
+            assert key(training) == before, module
+            self.change(library / f"{module}.py", "changed = 1")
+            assert key(training) != before, module
+            before = key(training)
+
+    def change(self, path, line):
+        path.write_text(f"{path.read_text()}\n{line}\n")
 
     def test_sees_the_data(self, tmp_path, monkeypatch):
         (tmp_path / "data").mkdir()
         monkeypatch.setenv("CATAPULTS_DATA", str(tmp_path / "data"))
         with pytest.raises(data.DataUnavailable):
-            store.key(Training(dataset="mine"))
+            key(Walk(dataset="mine"))
         own(tmp_path / "data")
-        before = store.key(Training(dataset="mine"))
+        before = key(Walk(dataset="mine"))
         own(tmp_path / "data", train_labels=np.arange(20) % 2)
-        after = store.key(Training(dataset="mine"))
-        assert before != after == store.key(Training(dataset="mine"), data.identity("mine"))
+        after = key(Walk(dataset="mine"))
+        assert before != after == store.key(Walk(dataset="mine"), "cpu", data.identity("mine"))
+
+    def test_of_a_restart_sees_the_data_of_what_it_restarts(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("CATAPULTS_DATA", str(tmp_path))
+        own(tmp_path)
+        of, restart = descents("1.5 eta_crit")
+        restart = type(restart)(of=type(of).create(**dict(of) | NETWORK | {"dataset": "mine:0,1"}), steps=4)
+        before = key(restart)
+        own(tmp_path, train_labels=np.arange(20) % 2)
+        assert key(restart) != before
 
 
 class TestAFile:
-    def test_that_is_not_there(self):
-        assert store.load(Plain()) is None
-
-    def test_that_is_damaged_is_none_or_harmless(self, results):
-        """Every byte in turn: the result is as it was, or there is none."""
-        array, key = np.arange(5.0), store.key(Plain())
-        store.save(Plain(), Everything(array))
+    def test_that_is_not_there_or_damaged_or_of_another_key_is_none(self, results):
+        assert store.load(Walk(), key(Walk())) is None
+        kept(Walk())
         (path,) = results.iterdir()
-        whole, lost = path.read_bytes(), 0
-        for position in range(len(whole)):
-            path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
-            back = store.load(Plain(), key)
-            lost += back is None
-            assert back is None or (back.array.tobytes() == array.tobytes() and back.tops == (1, (2.5, "x"), ()))
-        assert lost > len(whole) / 2
-        path.write_bytes(whole[: len(whole) // 2])
-        assert store.load(Plain()) is None
+        whole = path.read_bytes()
+        for content in (b"", b"damaged", whole[:-1], whole[: len(whole) // 2]):
+            path.write_bytes(content)
+            assert store.load(Walk(), key(Walk())) is None
         path.write_bytes(whole)
-        assert store.load(Plain()).array.tobytes() == array.tobytes()
+        assert store.load(Walk(), key(Walk())) is not None
+        assert store.load(Walk(), key(Walk())[:16] + "0" * 48) is None
 
-    def test_with_a_pickle_is_not_loaded(self, results):
-        store.save(Plain(), Everything(np.zeros(1)))
-        (path,) = results.iterdir()
-        with np.load(path) as file:
-            about = file["about.json"]
-        np.savez(path, array=np.array([{}], object), **{"about.json": about})
-        assert store.load(Plain()) is None
+    def test_of_a_record_is_none(self):
+        files.write(store.path(Walk(), key(Walk())), WALKED, store.about(Walk(), MADE))
+        assert store.load(Walk(), key(Walk())) is None
 
-    def test_of_another_key_with_the_same_beginning(self):
-        store.save(Plain(), Everything(np.zeros(1)), "0" * 64)
-        assert store.load(Plain(), "0" * 64) is not None
-        assert store.load(Plain(), "0" * 63 + "1") is None
-
-    def test_of_an_earlier_form_of_the_result(self, monkeypatch):
-        store.save(Plain(), Everything(np.zeros(1)))
-        monkeypatch.setattr(Plain, "Result", Trained)
-        assert store.load(Plain()) is None
+    def test_of_an_earlier_form_of_the_result_is_none(self, monkeypatch):
+        kept(Walk())
+        monkeypatch.setattr(Walk, "Result", descents(1)[0].Result)
+        assert store.load(Walk(), key(Walk())) is None
 
 
 class TestAFolder:
@@ -216,63 +168,16 @@ class TestAFolder:
     def test_that_cannot_be_written_costs_a_warning(self, results):
         results.write_text("not a folder")
         with pytest.warns(UserWarning, match=f"{results}.*: the result of plain, seed 0 could not be kept: "):
-            result = store.obtain(Training())
-        assert result.steps == 20
+            assert store.save(Walk(), WALKED, MADE, key(Walk())) is False
+        assert store.perhaps([Walk()]) == set()
 
     def test_on_a_full_disk_costs_a_warning_and_leaves_nothing_half_written(self, results, monkeypatch):
-        def full(file, **_):
-            file.write(b"some")
+        def full(self, content):
+            with self.open("wb") as file:
+                file.write(content[:2])
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(np, "savez", full)
+        monkeypatch.setattr(type(results), "write_bytes", full)
         with pytest.warns(UserWarning, match="No space left on device"):
-            store.save(Plain(), Everything(np.zeros(1)))
+            assert store.save(Walk(), WALKED, MADE, key(Walk())) is False
         assert list(results.iterdir()) == []
-
-
-class TestObtaining:
-    def test_runs_once(self, tmp_path):
-        experiment = Training(marks=str(marks(tmp_path)))
-        first, second = store.obtain(experiment), store.obtain(experiment)
-        assert runs(tmp_path / "marks") == ["plain, seed 0"]
-        assert first.weights.tobytes() == second.weights.tobytes()
-
-    def test_restores_the_threads(self):
-        before = torch.get_num_threads()
-        torch.set_num_threads(before + 1)
-        try:
-            assert store.obtain(Training()).threads == 1
-            assert torch.get_num_threads() == before + 1
-        finally:
-            torch.set_num_threads(before)
-
-    def test_leaves_an_error_to_the_caller(self, tmp_path):
-        with pytest.raises(RuntimeError, match="as it was told"):
-            store.obtain(Training(marks=str(marks(tmp_path)), deed="raise"))
-
-    def test_waits_for_whoever_is_at_it(self, tmp_path, results):
-        """The lock is held; what its holder stores meanwhile is what the other gets, without a run of its own."""
-        experiment = Training(marks=str(marks(tmp_path)))
-        lock = store.path(experiment, store.key(experiment)).with_suffix(".lock")
-        results.mkdir()
-        found = []
-        with lock.open("w") as holder:
-            fcntl.flock(holder, fcntl.LOCK_EX)
-            waiting = threading.Thread(target=lambda: found.append(store.obtain(experiment)), daemon=True)
-            waiting.start()
-            waiting.join(1)
-            assert waiting.is_alive() and runs(tmp_path / "marks") == []
-            result = Training().run()
-            store.save(experiment, result)
-        waiting.join(30)
-        assert runs(tmp_path / "marks") == [] and found[0].weights.tobytes() == result.weights.tobytes()
-
-    def test_is_not_held_up_by_a_lock_that_was_left_behind(self, results):
-        results.mkdir()
-        store.path(Training(), store.key(Training())).with_suffix(".lock").write_text("left behind")
-        assert store.obtain(Training()).steps == 20
-
-
-def marks(tmp_path: Path) -> Path:
-    (tmp_path / "marks").mkdir()
-    return tmp_path / "marks"

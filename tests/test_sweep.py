@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import distributed
 import numpy as np
@@ -241,6 +242,11 @@ class TestWhatOthersNeed:
         assert np.allclose(sweep([Walk(start=first)], processes=1)[Walk(start=first)].path, walk(7)[-1] + walk())
         assert runs(marks) == ["plain, seed 7"]
 
+    def test_from_the_record_gives_the_same_restart(self, alone):
+        recorded(TRAININGS[0])
+        done = sweep(TRAININGS[2:], processes=1)
+        assert bits(done, TRAININGS[2:]) == alone[2:] and done.describe() == "1 training."
+
     def test_fails_those_that_need_it_by_its_name(self, marks):
         bad = Walk(seed=1, marks=str(marks), deed="raise")
         child = Walk(seed=2, start=bad)
@@ -404,7 +410,8 @@ class TestProcesses:
         assert done[killed].threads == "1" and runs(marks).count("wait_to_die, seed 3") == 2
         assert os.getpid() not in {int(path.read_text()) for path in marks.iterdir()}
 
-    def test_an_interruption_ends_them_and_keeps_what_is_done(self, tmp_path, marks):
+    @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+    def test_an_interruption_ends_them_and_keeps_what_is_done(self, how, tmp_path, marks):
         first = Walk()
         script = tmp_path / "script.py"
         script.write_text(
@@ -423,7 +430,7 @@ class TestProcesses:
                         break
                     time.sleep(0.1)
                 worker = psutil.Process(int(mark.read_text()))
-                process.send_signal(signal.SIGINT)
+                process.send_signal(how)
                 process.wait(timeout=60)
             finally:
                 process.kill()
@@ -541,6 +548,7 @@ class TestTheAddress:
         assert sweep([Walk()], scheduler="tcp://127.0.0.1:1").describe() == "1 training, 1 of them earlier."
 
 
+@pytest.mark.xdist_group("cluster")
 class TestACluster:
     def test_trainings_are_the_same_and_a_killed_worker_costs_only_time(self, scheduler, alone, marks):
         waiting = Walk(marks=str(marks), deed="wait_to_die")
@@ -657,3 +665,23 @@ class TestACluster:
 def test_in_what_a_worker_differs(change, said):
     here = {"device": "cpu", "dependencies": {"torch": "1", "numpy": "1"}, "library": {"sgd.py": "a"}}
     assert cluster._difference(here, here | change) == said
+
+
+class Stopwatch(Walk):
+    """One that must not run beside others."""
+
+    alone: ClassVar[bool] = True
+
+
+def test_what_measures_time_runs_by_itself_after_all_others(monkeypatch):
+    together, apart = [], []
+    monkeypatch.setattr(workers, "in_processes", lambda queue, number: _taken(queue, together))
+    monkeypatch.setattr(workers, "serially", lambda queue, progress: _taken(queue, apart))
+    sweep([Stopwatch(seed=1), Walk(seed=1), Walk(seed=2)], processes=2)
+    assert together == ["Walk", "Walk"] and apart == ["Stopwatch"]
+
+
+def _taken(queue, names):
+    while taken := queue.take():
+        names.append(type(taken[0].experiment).__name__)
+        yield taken[0].key, workers.Failure("not tried")

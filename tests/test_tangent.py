@@ -273,7 +273,7 @@ NETWORKS = {
 # with layers at many positions, of each kind: only these have routes and blocks to choose from
 MANY_POSITIONS = (
     "cnn with biases, three outputs",
-    "wide resnet, layer norm, biases, three outputs",
+    "wide resnet",
     "vit, PyTorch, biases, three outputs",
     "stride, groups, same padding, dilation, circular, pooling",
     "conv1d",

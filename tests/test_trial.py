@@ -144,6 +144,14 @@ class TestRefusedAlike:
         ):
             measure(models.fcn(4, 6, 2), torch.ones(5, 4, dtype=dtype))
 
+    def test_lazy_parameters(self):
+        model = nn.Sequential(nn.LazyLinear(5), nn.Tanh(), nn.LazyLinear(1))
+        for measure in (tangent.tangent_kernel, agop):
+            with pytest.raises(ValueError, match=r"model: '0\.weight' has no shape yet"):
+                measure(model, torch.randn(5, 4))
+        model(torch.randn(5, 4))
+        assert tangent.tangent_kernel(model, torch.randn(5, 4)).shape == (5, 5)
+
     def test_parameters_made_in_inference_mode(self, measure):
         with torch.inference_mode():
             model = models.fcn(4, 6, 2)

@@ -11,9 +11,10 @@ is a factor of ``RISE`` or more. Whether it is a catapult is then to be measured
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 RISE = 2.0
+EPSILON = 1e-8  # by which a rate has to exceed the critical one for a catapult to be counted (section 4)
 
 
 @dataclass(frozen=True)
@@ -108,3 +109,15 @@ def _start(loss: Float[np.ndarray, " t"], peak: int, rise: float) -> int:
     while rise * loss[start] > loss[peak] or (start > 0 and loss[start - 1] < loss[start]):
         start -= 1
     return start
+
+
+def steps_above(
+    learning_rate: Float[np.ndarray, " T"], critical: Float[np.ndarray, " T"]
+) -> Int[np.ndarray, " states"]:
+    """How many of the first t steps have a rate above the critical one, for t = 0 ... T.
+
+    Where that is NaN it counts as what it was when it was last measured; before the first measurement as infinite.
+    """
+    there = np.where(np.isnan(critical), 0, np.arange(1, len(critical) + 1))
+    latest = np.append(np.inf, critical)[np.maximum.accumulate(there)]
+    return np.append(0, np.cumsum(learning_rate - latest > EPSILON))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-EPSILON = 1e-8  # by which a rate has to exceed the critical one for a catapult to be counted (section 4)
+from .catapult import steps_above
 
 
 @dataclass(frozen=True)
@@ -117,15 +117,3 @@ class History:
         if name not in self.quantities:
             raise ValueError(f"name = {name!r}: allowed are {', '.join(self.quantities)}")
         return self.quantity_values[:, self.quantities.index(name)]
-
-
-def steps_above(
-    learning_rate: Float[np.ndarray, " T"], critical: Float[np.ndarray, " T"]
-) -> Int[np.ndarray, " states"]:
-    """How many of the first t steps have a rate above the critical one, for t = 0 ... T.
-
-    Where that is NaN it counts as what it was when it was last measured; before the first measurement as infinite.
-    """
-    there = np.where(np.isnan(critical), 0, np.arange(1, len(critical) + 1))
-    latest = np.append(np.inf, critical)[np.maximum.accumulate(there)]
-    return np.append(0, np.cumsum(learning_rate - latest > EPSILON))

@@ -18,6 +18,7 @@ import numpy as np
 from .atomic import written
 
 FORMAT = 1
+_FEW = 32  # different numbers
 _DATE = (1980, 1, 1, 0, 0, 0)  # equal results make equal files
 
 
@@ -31,8 +32,9 @@ def write(path: Path, result: Any, about: dict[str, Any], single: bool = False) 
 
 
 def packed(result: Any, about: dict[str, Any], single: bool = False) -> bytes:
-    """What a file holds. ``single``: keep arrays of float64 in float32, where this has their numbers;
-    they are read as float64 again."""
+    """What a file holds. ``single``: keep arrays of float64 in float32, unless this lacks some of their numbers,
+    or they are few that repeat, as rates do, from which others start: exact ones are as small then. They are read as
+    float64 again."""
     values, arrays = _taken_apart(result)
     types = {name: a.dtype.newbyteorder("<") for name, a in arrays.items()}
     if single:
@@ -107,8 +109,7 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
 
 
 def _fits_single(array: np.ndarray) -> bool:
-    """Whether it is of float64, and none of its numbers too large or too small for float32."""
-    if array.dtype != np.float64:
+    if array.dtype != np.float64 or 2 * len(np.unique(array)) <= min(array.size + 1, 2 * _FEW):
         return False
     sizes, limits = np.abs(array[np.isfinite(array) & (array != 0)]), np.finfo(np.float32)
     return bool(np.all((sizes >= limits.tiny) & (sizes <= limits.max)))
@@ -138,7 +139,9 @@ def _put_together(kind: type, prefix: str, values: dict[str, Any], arrays: dict[
             found[field.name] = arrays[name]
         elif name in values:
             found[field.name] = _tuples(values[name])
-        elif dataclasses.is_dataclass(types[field.name]):
+        elif dataclasses.is_dataclass(types[field.name]) and any(
+            n.startswith(f"{name}.") for n in {**values, **arrays}
+        ):
             found[field.name] = _put_together(types[field.name], f"{name}.", values, arrays)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ValueError(f"{name} is missing")

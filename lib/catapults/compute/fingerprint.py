@@ -12,6 +12,7 @@ from typing import Any
 _PACKAGE = Path(__file__).parents[1]
 _LEFT_OUT = (
     "__init__.py",
+    "history.py",  # columns, and what is read off them
     "experiments/",  # say what is computed, and are in the key themselves
     "compute/__init__.py",
     "compute/trainings/__init__.py",  # knows all kinds of experiments, of which there may be more

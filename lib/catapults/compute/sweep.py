@@ -232,9 +232,18 @@ def _computed(
         needs = tuple(need.key for need in experiment.needs)
         tasks.append(workers.Task(key, experiment, needs, device, place, until))
     by_key = {task.key: task for task in tasks}
-    queue = workers.Queue(tasks if in_order else _longest_first(tasks), have, until)
-    finished = _workers(queue, device, scheduler, processes, progress)
-    with closing(finished), _Progress(tasks, progress) as show:
+    ordered = tasks if in_order else _longest_first(tasks)
+    queue, alone = (
+        workers.Queue([task for task in ordered if task.experiment.alone == apart], have, until)
+        for apart in (False, True)
+    )
+
+    def compute() -> Iterator[workers.Finished]:
+        yield from _workers(queue, device, scheduler, processes, progress)
+        if alone.left:
+            yield from workers.serially(alone, progress)
+
+    with closing(compute()) as finished, _Progress(tasks, progress) as show:
         for key, answer in finished:
             task = by_key[key]
             experiment = task.experiment
@@ -247,7 +256,7 @@ def _computed(
                 queue.done(experiment.key, result)
                 outcomes[experiment.key] = Outcome(experiment, result, made, computed=True)
             show(task, outcomes[experiment.key])
-    left = {task.key for task in queue.left}
+    left = {task.key for task in (*queue.left, *alone.left)}
     for task in (task for task in tasks if task.key in left):  # needs first
         needs = [need for need in task.experiment.needs if need.key not in have]
         failed = [need.name for need in needs if not outcomes[need.key].unfinished]

@@ -36,7 +36,7 @@ class Comparison:
         return not self.failure and self.drawn and self.difference <= TOLERANCE
 
 
-def chosen(experiments: Sequence[Experiment], seconds: float, commit: str) -> list[Experiment]:
+def chosen(experiments: Sequence[Experiment], seconds: float | int, commit: str) -> list[Experiment]:
     """Those of the recorded experiments that are to be computed again, so many seconds of one core in all.
 
     The choice rotates: it depends on the commit. What takes longer than the seconds is never chosen.
@@ -110,7 +110,9 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.max(np.abs(a[there] - b[there]) / np.where(scale == 0, 1, scale), initial=0.0))
 
 
-def in_time(comparisons: Iterator[Comparison], minutes: float, say: Callable[[Comparison], None]) -> list[Comparison]:
+def in_time(
+    comparisons: Iterator[Comparison], minutes: float | int, say: Callable[[Comparison], None]
+) -> list[Comparison]:
     """As many of the comparisons as fit into the minutes."""
     until, done = time.monotonic() + 60 * minutes, []
     for comparison in comparisons:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import data
 from ..experiments import Experiment
 from . import draws, files
 from .checkpoints import Checkpoint, OutOfTime
@@ -97,7 +98,7 @@ def attempt(task: Task, needed: tuple[Any, ...], progress: bool = False) -> Answ
         files.check(experiment.Result, result)
         about = made(by, "" if drawn is None else drawn.digest, task.device, seconds)
     except Exception as error:
-        if not isinstance(error, ValueError | OutOfTime | OSError):
+        if not isinstance(error, ValueError | OutOfTime | OSError | data.DataError):
             warnings.warn(f"{experiment.name}: {traceback.format_exc()}", stacklevel=2)
         return Failure.of(error)
     return result, about

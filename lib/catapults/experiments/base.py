@@ -69,6 +69,7 @@ class Experiment(Parameters):
     """
 
     Result: ClassVar[type]
+    alone: ClassVar[bool] = False  # whether it measures time, so that nothing else may run beside it
 
     @property
     def name(self) -> str:

@@ -67,6 +67,7 @@ class Timing(Parameters):
 
 class Scaling(Timing, Experiment):
     Result: ClassVar[type] = Scaled
+    alone: ClassVar[bool] = True
 
     @property
     def name(self) -> str:

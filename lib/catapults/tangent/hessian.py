@@ -65,14 +65,16 @@ def top_eigenpair(
     targets: Shaped[Tensor, "n ..."],
     start: Float[Tensor, " p"] | None = None,
     tolerance: float = 1e-4,
-    max_products: int = 200,
+    max_products: int = _PRODUCTS,
     linearization: Linearization | None = None,
 ) -> TopEigenpair:
     """Largest eigenvalue of the Hessian of ``mean((f - y)^2)`` over the trainable parameters, by Lanczos iteration.
 
-    ``start`` is any vector of all parameters flattened, by default ``J^T u`` with the kernel's top eigenvector u.
-    ``linearization`` is the model's on these inputs, where it is known already. The iteration stops when an eigenvalue
-    lies within ``tolerance``, relatively, of the estimate.
+    - ``inputs``, ``targets``: n samples; targets of any real type, as :func:`catapults.tangent.residual_of` takes them.
+    - ``start``: any vector of all parameters flattened; by default ``J^T u`` with the kernel's top eigenvector u.
+    - ``tolerance``: the iteration stops when an eigenvalue lies within it, relatively, of the estimate.
+    - ``max_products``: with the Hessian.
+    - ``linearization``: the model's on these inputs, where it is known already; it saves the trial run.
 
     Where ``max_products`` do not suffice, the best estimate is returned with a ``RuntimeWarning``: it is too small, and
     the critical rate too large.
@@ -103,7 +105,7 @@ def _top_eigenpair(
             f"Hessian: max_products = {max_products} do not suffice for a tolerance of {tolerance:g}; "
             "the largest eigenvalue found so far is taken",
             RuntimeWarning,
-            stacklevel=3,  # where a public function was called,
+            stacklevel=3,  # where a public function was called
         )
     return TopEigenpair(value, vector, products, converged)
 
@@ -214,7 +216,11 @@ def _operator_and_start(
         return graph, start.to(inputs.device, graph.dtype)
     linearization = linearization or linearize(model, inputs)
     kernel = linearization.kernel() if linearization.kernel_fits() else linearization
-    u = top_eigenpairs(kernel, 1).vectors[:, -1].view(len(inputs), -1)
+    try:
+        u = top_eigenpairs(kernel, 1).vectors[:, -1]
+    except RuntimeError:  # a kernel that is not formed, without convergence; any other start takes more products
+        u = linearization.outputs.new_ones(len(linearization))
+    u = u.view(len(inputs), -1)
     if factored.applies(model, linearization):
         operator = FactoredHessian(model, linearization, targets)
     else:

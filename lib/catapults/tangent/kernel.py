@@ -14,8 +14,11 @@ def tangent_kernel(model: nn.Module, inputs: Shaped[Tensor, "n ..."]) -> Float[T
 
     A model with c outputs gives an (n c, n c) matrix, sample-major: row ``i c + k`` belongs to output k of sample i.
 
+    The model is left as it was: parameters, buffers, whatever its modules hold, and the random numbers to come.
+
     Raises ``ValueError`` when the model mixes samples (batch norm in training mode), is random (dropout in training
-    mode), has no trainable parameter, or when there is no input.
+    mode), overwrites its inputs or parameters, has no trainable parameter, or when there is no input; ``TypeError`` for
+    inputs that are no tensor.
     """
     return linearize(model, inputs).kernel()
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..precision import full_precision
 from .calls import CONVOLUTION, EMBEDDING, LINEAR, Call, captured, flat_outputs, nodes_behind
@@ -81,6 +82,9 @@ def _trial_run(model: nn.Module, inputs: Tensor, candidates: dict[str, nn.Module
         raise TypeError(f"inputs: a {type(inputs).__name__}; allowed is a tensor of shape (n, ...), one entry a sample")
     if len(inputs) == 0:
         raise ValueError(f"inputs: shape {tuple(inputs.shape)}; allowed is at least one sample")
+    for name, p in [*model.named_parameters(), *model.named_buffers()]:
+        if is_lazy(p):
+            raise ValueError(f"model: {name!r} has no shape yet; allowed is a lazy model after its first forward pass")
     for name, p in model.named_parameters():
         if p.is_inference():
             raise ValueError(
@@ -136,7 +140,8 @@ def _tried(
         with torch.no_grad():
             return flat_outputs(model(samples.detach().clone()), len(samples))
 
-    crowd = run(inputs[torch.linspace(0, n - 1, min(n, _CROWD), device=inputs.device).long()])
+    spread = torch.linspace(0, n - 1, min(n, _CROWD), dtype=torch.float64).long()
+    crowd = run(inputs[spread.to(inputs.device)])
     alone = torch.cat([run(sample[None]) for sample in pair])
     bound = max(_ROUNDING, 4 * torch.finfo(outputs.dtype).eps) * alone.abs().max()
     same = all((alone - others).abs().max() <= bound for others in (outputs, crowd[[0, -1]]))

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from .. import tangent
-from ..history import History, steps_above
+from ..catapult import steps_above
+from ..history import History
 from ..schedules import LearningRates
 from ..tangent.eigenspace import NotFinite
 from ..tangent.loss import as_numbers, residual_of
@@ -51,7 +52,16 @@ class Point:
 
 
 class Run:
-    """What steps, probes and rules of a training read, and where they write."""
+    """What steps, probes and rules of a training read, and where they write.
+
+    - ``model``: with the present weights.
+    - ``inputs``, ``targets``: the training set; the targets are kept in the outputs' shape.
+    - ``layers``: what :func:`catapults.tangent.layers` found out about the model.
+    - ``steps``: how many are taken at most.
+    - ``tops``: the dimensions of the top eigenspaces in which the loss is split.
+    - ``quantities``: the names of a person's own columns.
+    - ``keeps_batches``: whether the history says which samples were drawn.
+    """
 
     def __init__(
         self,
@@ -106,7 +116,10 @@ class Run:
         self.states[name][self.iteration] = value
 
     def note_loss(self, loss: float) -> None:
-        """The whole set's. Raises :class:`catapults.tangent.eigenspace.NotFinite` where the training diverges."""
+        """The whole set's.
+
+        Raises :class:`catapults.tangent.eigenspace.NotFinite` where it shows that the training diverges.
+        """
         self.note("loss", loss if math.isfinite(loss) else math.inf)
         self.check(loss)
 
