@@ -1,6 +1,5 @@
 """The book's own chapters, each executed once by nbclient at sizes of the preset smoke; and as pages.
 
-
 What claims and figures make of other parameters is tested on results, without a notebook.
 """
 
