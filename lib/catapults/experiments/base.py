@@ -5,7 +5,9 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from .. import schedules
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -17,6 +19,14 @@ def _whole(value: Any) -> Any:
 
 
 Rate = Annotated[int | float | str, BeforeValidator(_whole)]  # 4 and 4.0 are the same training
+
+
+def _readable(value: int | float | str, info: Any) -> int | float | str:
+    schedules.check(value, info.field_name)
+    return value
+
+
+Scheduled = Annotated[Rate, AfterValidator(_readable)]  # what catapults.schedules.parse reads
 
 
 def _as_text(value: Any) -> Any:

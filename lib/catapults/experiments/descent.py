@@ -5,11 +5,11 @@ from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 
 from .. import schedules
 from ..history import History
-from .base import Experiment, PositiveInt, Rate
+from .base import Experiment, PositiveInt, Scheduled
 from .network import Network, check_tops
 
 
@@ -28,16 +28,10 @@ class Descending(Network):
     """Gradient descent from one initialisation: ``learning_rate`` as :func:`catapults.schedules.parse` reads it, and
     what is measured. ``hessian_every`` counts iterations; ``None`` means at initialisation only."""
 
-    learning_rate: Rate
+    learning_rate: Scheduled
     steps: PositiveInt
     top: PositiveInt | list[PositiveInt]
     hessian_every: PositiveInt | None
-
-    @field_validator("learning_rate")
-    @classmethod
-    def _readable(cls, value: Rate) -> Rate:
-        schedules.check(value, "learning_rate")
-        return value
 
     @model_validator(mode="after")
     def _fits(self) -> "Descending":

@@ -6,10 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from .. import data, schedules
-from .base import Experiment, Page, ParameterError, Positive, PositiveInt, Rate, Seed, Word
+from .base import Experiment, Page, ParameterError, Positive, PositiveInt, Rate, Scheduled, Seed, Word
 from .network import Architecture, Network
 
 Optimizer = Literal["sgd", "sgd+m", "adadelta", "adagrad", "rmsprop", "adam"]
@@ -195,18 +195,12 @@ class Fit(Learning, Experiment):
     Result: ClassVar[type] = Fitted
 
     optimizer: Optimizer
-    learning_rate: Rate
+    learning_rate: Scheduled
     batch_size: PositiveInt
     replacement: bool
     critical_every: PositiveInt | None
     settle: PositiveInt | None
     initial_scale: Positive  # of all initial weights: sigma of appendix D.2
-
-    @field_validator("learning_rate")
-    @classmethod
-    def _readable(cls, value: Rate) -> Rate:
-        schedules.check(value, "learning_rate")
-        return value
 
     @model_validator(mode="after")
     def _fits(self) -> "Fit":

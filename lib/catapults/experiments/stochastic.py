@@ -2,10 +2,10 @@
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from .. import schedules
-from .base import Experiment, PositiveInt, Rate
+from .base import Experiment, PositiveInt, Scheduled
 from .descent import Measured
 from .network import Network, check_tops
 
@@ -32,15 +32,9 @@ class Sampling(Network):
 class StochasticDescent(Sampling, Experiment):
     Result: ClassVar[type] = Measured
 
-    learning_rate: Rate
+    learning_rate: Scheduled
     kernel_every: PositiveInt | None  # of the whole training set
     hessian_every: PositiveInt | None  # of the batch
-
-    @field_validator("learning_rate")
-    @classmethod
-    def _readable(cls, value: Rate) -> Rate:
-        schedules.check(value, "learning_rate")
-        return value
 
     @model_validator(mode="after")
     def _in_time(self) -> "StochasticDescent":
