@@ -21,7 +21,9 @@ class Part:
 FINDINGS: Mapping[str, tuple[Part, ...]] = {
     "The spikes are catapults": (
         Part("gd_catapults", "spike", "of gradient descent above the critical rate the loss rises and comes back"),
-        Part("sgd_spikes", "whole", "of SGD the loss rises where the rate exceeds the batch's critical one"),
+        Part(
+            "sgd_spikes", "whole", "of SGD the loss rises almost only where the rate exceeds the batch's critical one"
+        ),
     ),
     "A catapult happens in the top eigenspace": (
         Part("gd_catapults", "top", "of gradient descent at least 95 % of the spike lie there"),
