@@ -65,7 +65,7 @@ def loss_split(run: SGDRun) -> Figure | None:
 
 
 def highest_spike(run: SGDRun) -> Figure | None:
-    """The highest spike from near: split of the loss above, norm of the kernel below; None where there is none, or
+    """The highest spike close up: split of the loss above, norm of the kernel below; None where there is none, or
     where the kernel was not measured along the run."""
     h, found = run.history, run.spikes
     if not found or np.isfinite(h.kernel_norm).sum() < 2:
