@@ -26,7 +26,7 @@ FINDINGS: Mapping[str, tuple[Part, ...]] = {
         ),
     ),
     "A catapult happens in the top eigenspace": (
-        Part("gd_catapults", "top", "of gradient descent at least 95 % of the spike lie there"),
+        Part("gd_catapults", "top", "of gradient descent at least 95 % of the spike lies there"),
         Part("sgd_spikes", "top", "of SGD all spikes lie there"),
         Part("gd_catapults", "rest", "of gradient descent the rest of the loss keeps falling"),
     ),
