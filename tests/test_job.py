@@ -88,6 +88,23 @@ def test_results_of_a_persons_own_experiments_stay_where_they_are(tmp_path):
     assert [experiment for experiment, *_ in job.results(tmp_path / "results")] == [DESCENT]
 
 
+def test_the_line_has_the_hours_that_were_asked_for(tmp_path):
+    job.pack([DESCENT], tmp_path / "job", hours=8.0)
+    assert "python -m catapults.compute job --hours 8\n" in (tmp_path / "job" / "README.txt").read_text()
+
+
+def test_what_the_record_has_from_other_code_is_packed_again(tmp_path):
+    done = compute.sweep([DESCENT], processes=1)
+    made = done.outcomes[DESCENT.key].made
+    record.take([(DESCENT, done[DESCENT], made | {"modules": made["modules"] | {"sgd.py": "0"}})])
+    for path in (tmp_path / "results").iterdir():
+        path.unlink()
+    assert job.pack([DESCENT], tmp_path / "job")[0] == []
+    assert job.pack([DESCENT], tmp_path / "again", again=True)[0] == [DESCENT]
+    assert job.pack([RESTART], tmp_path / "both", again=True)[0] == [RESTART]
+    assert len(job.run(tmp_path / "both", processes=1)) == 2  # what it needs is computed by the same code
+
+
 def test_a_folder_without_results_is_refused(tmp_path):
     with pytest.raises(ValueError, match="nowhere: no job and no results; allowed"):
         list(job.results(tmp_path / "nowhere"))
@@ -137,7 +154,7 @@ def test_a_job_runs_where_only_the_library_is(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("CATAPULTS", "PYTHON"))}
     absent = subprocess.run([python, "-c", "import papermill"], env=environment, capture_output=True)
     assert absent.returncode
-    line = job.LINE.format(folder="job").split()[1:]
+    line = job.line(tmp_path / "job").split()[1:]
     done = subprocess.run([python, *line], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "job" / "results").glob("*.result"))) == 1

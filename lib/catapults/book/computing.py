@@ -36,16 +36,16 @@ def compute(
     again: Annotated[bool, typer.Option(help="Compute what the record has from other code, too.")] = False,
     pack: Annotated[Path | None, typer.Option(help="Compute nothing; write a job for another machine there.")] = None,
 ) -> None:
-    """Train all that is missing of some runs, or of all, the longest first; what there is already is left alone."""
+    """Train all that is missing of all runs, the longest first, or of some, in their order."""
     pages = _pages(runs, preset, seeds)
     experiments = _different(pages.values())
     with environment(_results()), refusals():
         if pack is not None:
-            packed, refused = job.pack(experiments, pack, device)
+            packed, refused = job.pack(experiments, pack, device, hours, again)
             for reason in refused.values():
                 typer.echo(f"left out: {reason}", err=True)
             typer.echo(f"{pack}: {len(packed)} of {len(experiments)} trainings to do. On the other machine:")
-            typer.echo(f"  {job.LINE.format(folder=pack.name)}\nand then, here:\n  catapults record add {pack}")
+            typer.echo(f"  {job.line(pack, hours)}\nand then, here:\n  catapults record add {pack}")
             if refused:
                 raise typer.Exit(1)
             return

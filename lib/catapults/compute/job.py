@@ -18,22 +18,31 @@ from .made import Made
 from .processes import environment
 from .sweep import Results, look_up, sweep
 
-LINE = "python -m catapults.compute {folder} --hours 2"
 _LIST, _README = "experiments.json", "README.txt"
 
 
+def line(folder: Path, hours: float | None = None) -> str:
+    """What to type on the other machine, beside the job."""
+    return f"python -m catapults.compute {folder.name} --hours {hours or 2:g}"
+
+
 def pack(
-    experiments: Sequence[Experiment], folder: Path, device: str = "auto"
+    experiments: Sequence[Experiment],
+    folder: Path,
+    device: str = "auto",
+    hours: float | None = None,
+    again: bool = False,
 ) -> tuple[list[Experiment], dict[str, str]]:
     """Write a job for those of the experiments whose results are not here, in their order.
 
-    Returns these, and why others of them could not be packed, by the names of data sets that cannot be had.
+    ``hours``: what the line in its README says; ``again``: pack what the record has from other code, too. Returns these
+    experiments, and why others of them could not be packed, by the names of data sets that cannot be had.
     """
     every = {experiment.key: experiment for experiment in experiments}
-    found = look_up(list(every.values()), device)
+    found = look_up(list(every.values()), device, again)
     absent = [experiment for key, experiment in every.items() if key not in found]
     needs = [need for experiment in absent for need in experiment.needs]
-    have = look_up([need for need in needs if need.key not in every], device)
+    have = look_up([need for need in needs if need.key not in every], device, again)
     listed = {e.key: e for a in absent for e in (*(n for n in a.needs if n.key not in have | found), a)}
     refused: dict[str, str] = {}
     for key, experiment in list(listed.items()):
@@ -53,8 +62,8 @@ def pack(
         for e in listed.values()
     ]
     written(folder / _LIST, json.dumps(entries, indent=1).encode())
-    line = LINE.format(folder=folder.name)
-    written(folder / _README, f"In a Python with the library catapults and its dependencies:\n\n    {line}\n".encode())
+    words = f"In a Python with the library catapults and its dependencies:\n\n    {line(folder, hours)}\n"
+    written(folder / _README, words.encode())
     return [experiment for experiment in absent if experiment.key in listed], refused
 
 
