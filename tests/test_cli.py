@@ -8,10 +8,13 @@ import nbformat
 import papermill
 import pytest
 from book_project import CLAIMS, RUN, notebook, project
+from catapults import data
 from catapults.book import build as building
 from catapults.book import cli
 from catapults.book import runs as runs_file
 from catapults.book.build import for_notebooks
+from catapults.compute import workers
+from catapults.compute.cluster import WorkersDiffer
 from catapults.experiments import ParameterError
 from typer.testing import CliRunner
 
@@ -95,12 +98,43 @@ def test_results_lie_in_the_project_unless_the_person_says_where(root, named, mo
         (["run", "small", "-p", "scheduler=here"], "scheduler = 'here': allowed"),
         (["run", "smal"], "run = 'smal': allowed are broken, small"),
         (["data", "fetch", "cifr-10"], "did you mean 'cifar-10'"),
+        (["run", "small", "-p", f"width={10**20}"], f"width = {10**20}, depth = 2: "),
+        (["run", "small", "-p", f"steps={10**15}"], f"steps = {10**15}: its history would need "),
+        (["compute", "smal"], "run = 'smal': allowed are broken, small"),
+        (["compute", "small", "--preset", "huge"], "preset = 'huge': allowed are smoke, laptop, book, paper"),
+        (["compute", "small", "--hours", "0"], "hours = 0.0: allowed are positive numbers"),
+        (["compute", "small", "--device", "tpu"], "device = 'tpu': allowed"),
+        (["compute", "small", "--scheduler", "here"], "scheduler = 'here': allowed"),
+        (["record", "status", "smal"], "run = 'smal': allowed are broken, small"),
+        (["record", "show", "smal"], "run = 'smal': allowed are broken, small"),
+        (["record", "add", "nowhere"], "nowhere: no job and no results; allowed"),
+        (["record", "verify", "--minutes", "0"], "minutes = 0.0: allowed are positive numbers"),
+        (["record", "verify", "--device", "tpu"], "device = 'tpu': allowed"),
     ],
 )
 def test_refusals_come_before_a_kernel_starts(arguments, message, monkeypatch):
     monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: pytest.fail("a kernel started"))
-    status, said = catapults(*arguments)
-    assert status == 1 and message in said
+    monkeypatch.setattr(workers, "attempt", lambda *_: pytest.fail("something was computed"))
+    result = CliRunner().invoke(cli.app, arguments)
+    assert isinstance(result.exception, (*cli.ERRORS, data.DataError)) and message in str(result.exception)
+
+
+def test_an_impossible_size_stops_a_build_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "attempt", lambda *_: pytest.fail("something was computed"))
+    run = {"small": {"laptop": {"width": 10**20}}}
+    monkeypatch.chdir(project(tmp_path, {"small": notebook(RUN, CLAIMS)}, run))
+    status, said = catapults("build", "--preset", "laptop")
+    assert status == 1 and f"width = {10**20}, depth = 2: " in said
+
+
+def test_an_empty_record_is_verified_without_complaint():
+    status, said = catapults("record", "verify")
+    assert status == 0 and "none is computed again" in said
+
+
+def test_every_error_of_a_command_is_a_message():
+    """What a cluster, a sweep, a file say: none of it comes with a traceback."""
+    assert issubclass(WorkersDiffer, cli.ERRORS) and issubclass(ConnectionError, OSError)
 
 
 def test_outside_of_a_project(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """What a result depends on: the code that a training runs through, and not how this is written or told."""
 
+import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -245,3 +247,29 @@ print(*(name for name in set(sys.modules) - known if name.startswith("catapults.
 
 def test_versions():
     assert fingerprint.dependencies().keys() == {"torch", "numpy", "scipy", "python"}
+
+
+def test_what_is_imported_counts_as_it_was_then(tmp_path, monkeypatch):
+    """A notebook's kernel goes on with the code that it has imported, whatever becomes of the file, until a reload."""
+    package(tmp_path / "catapults", {"__init__": "", "models": "x = 1"})
+    monkeypatch.setattr(fingerprint, "_PACKAGE", tmp_path / "catapults")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == "catapults"]:
+        monkeypatch.delitem(sys.modules, name)
+    file = tmp_path / "catapults" / "models.py"
+
+    def change(text: str) -> None:
+        file.write_text(text)
+        os.utime(file, ns=(0, 10**9 * len(text)))
+
+    first = modules(file)
+    change("x = 22")
+    asked = modules(file)
+    imported = importlib.import_module("catapults.models")
+    change("x = 333")
+    assert first != asked and modules(file) == asked and imported.x == 22
+    importlib.reload(imported)
+    reloaded = modules(file)
+    assert imported.x == 333 and reloaded not in (first, asked)
+    change("x = 4444")
+    assert modules(file) == reloaded

@@ -16,6 +16,7 @@ from catapults.experiments.descent import GradientDescent, Restart
 from catapults.experiments.fits import Fit
 from catapults.training import Loop
 from samples import own
+from sweep_samples import Walk
 
 NETWORK = dict(
     dataset="rank-2", architecture="fcn", depth=2, width=16, norm=None, image_size=None, n_train=8, labels="zero-one",
@@ -36,7 +37,7 @@ def same(a, b) -> bool:
 
 
 def test_a_job_computes_what_is_computed_here_and_comes_home(tmp_path):
-    assert job.pack([RESTART], tmp_path / "job") == [RESTART]
+    assert job.pack([RESTART], tmp_path / "job") == ([RESTART], {})
     assert len(job.run(tmp_path / "job", processes=1)) == 2  # what it needs is computed as well
     here = compute.sweep([DESCENT, RESTART], processes=1)
     for experiment, result, made in job.results(tmp_path / "job"):
@@ -47,7 +48,7 @@ def test_a_job_computes_what_is_computed_here_and_comes_home(tmp_path):
 
 def test_what_is_here_already_is_packed_as_a_result_that_others_start_from(tmp_path):
     compute.sweep([DESCENT], processes=1)
-    assert job.pack([DESCENT, RESTART], tmp_path / "job") == [RESTART]
+    assert job.pack([DESCENT, RESTART], tmp_path / "job") == ([RESTART], {})
     done = job.run(tmp_path / "job", processes=1)
     assert [e.key for e in done] == [RESTART.key]
 
@@ -69,6 +70,53 @@ def test_a_job_needs_no_data_set(tmp_path, monkeypatch):
     monkeypatch.delenv("CATAPULTS_DATA")
     done = job.run(tmp_path / "job", processes=1)
     assert not done.failures and [e.key for e in done] == [fit.needs[0].key, fit.key]
+
+
+def test_what_draws_from_data_that_cannot_be_had_is_named_and_the_rest_packed(tmp_path, monkeypatch):
+    monkeypatch.setenv("CATAPULTS_DATA", str(tmp_path))
+    own(tmp_path)
+    real = NETWORK | {"dataset": "mine:0,1"}
+    absent = GradientDescent.create(**real, learning_rate="1.5 eta_crit", steps=4, top=2, hessian_every=None)
+    monkeypatch.delenv("CATAPULTS_DATA")
+    packed, refused = job.pack([absent, Restart(of=absent, steps=3), DESCENT], tmp_path / "job")
+    assert packed == [DESCENT] and refused.keys() == {"mine:0,1"} and "mine.npz is not in" in refused["mine:0,1"]
+    assert [e.key for e in job.run(tmp_path / "job", processes=1)] == [DESCENT.key]
+
+
+def test_results_of_a_persons_own_experiments_stay_where_they_are(tmp_path):
+    compute.sweep([DESCENT, Walk()], processes=1)
+    assert [experiment for experiment, *_ in job.results(tmp_path / "results")] == [DESCENT]
+
+
+def test_the_line_has_the_hours_that_were_asked_for(tmp_path):
+    job.pack([DESCENT], tmp_path / "job", hours=8.0)
+    assert "python -m catapults.compute job --hours 8\n" in (tmp_path / "job" / "README.txt").read_text()
+
+
+def test_what_the_record_has_from_other_code_is_packed_again(tmp_path):
+    done = compute.sweep([DESCENT], processes=1)
+    made = done.outcomes[DESCENT.key].made
+    record.take([(DESCENT, done[DESCENT], made | {"modules": made["modules"] | {"sgd.py": "0"}})])
+    for path in (tmp_path / "results").iterdir():
+        path.unlink()
+    assert job.pack([DESCENT], tmp_path / "job")[0] == []
+    assert job.pack([DESCENT], tmp_path / "again", again=True)[0] == [DESCENT]
+    assert job.pack([RESTART], tmp_path / "both", again=True)[0] == [RESTART]
+    assert len(job.run(tmp_path / "both", processes=1)) == 2  # what it needs is computed by the same code
+
+
+def test_a_folder_without_results_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="nowhere: no job and no results; allowed"):
+        list(job.results(tmp_path / "nowhere"))
+
+
+def test_a_file_that_does_not_say_what_was_computed_is_named(tmp_path):
+    compute.sweep([DESCENT], processes=1)
+    (path,) = (tmp_path / "results").glob("*.result")
+    result, about = files.read(path, DESCENT.Result)
+    files.write(path, result, {name: about[name] for name in ("class", "made")})
+    with pytest.raises(files.Damaged, match=f"{path.name}: does not say what was computed"):
+        list(job.results(tmp_path / "results"))
 
 
 def test_a_job_stops_in_time_and_goes_on(tmp_path):
@@ -106,7 +154,7 @@ def test_a_job_runs_where_only_the_library_is(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("CATAPULTS", "PYTHON"))}
     absent = subprocess.run([python, "-c", "import papermill"], env=environment, capture_output=True)
     assert absent.returncode
-    line = job.LINE.format(folder="job").split()[1:]
+    line = job.line(tmp_path / "job").split()[1:]
     done = subprocess.run([python, *line], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "job" / "results").glob("*.result"))) == 1

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from catapults.compute import files, record, store, sweep, trainings
+from catapults.compute import draws, files, record, store, sweep, trainings
 from catapults.experiments.descent import Restart
 from catapults.experiments.scaling import Scaling
 from samples import own
@@ -39,11 +39,18 @@ class TestTaking:
         result, made = record.load(Walk(seed=3))
         assert about["arrays"][0][:2] == ["path", "<f4"] and result.path.dtype == np.float64 and made == about["made"]
 
-    def test_again_writes_nothing_unless_the_code_has_changed(self):
+    def test_again_writes_nothing(self):
         ((walk, result, made),) = computed(Walk())
         assert record.take([(walk, result, made)]) == 1
         assert record.take([(walk, result, made | {"date": "another"})]) == 0
-        assert record.take([(walk, result, made | {"modules": made["modules"] | {"sgd.py": "0"}})]) == 1
+
+    def test_never_puts_older_code_in_the_place_of_that_which_is_here(self):
+        ((walk, result, made),) = computed(Walk())
+        older, oldest = (made | {"modules": made["modules"] | {"sgd.py": code}} for code in "10")
+        assert record.take([(walk, result, oldest)]) == 1 and record.take([(walk, result, older)]) == 1
+        assert record.take([(walk, result, oldest), (walk, result, made), (walk, result, older)]) == 1
+        assert state(walk) == "current"
+        assert record.take([(walk, result, older)]) == 0 and state(walk) == "current"
 
     def test_of_equal_results_makes_equal_files(self, folder, monkeypatch, tmp_path):
         taken = computed(*descents("1.5 eta_crit"))
@@ -94,6 +101,8 @@ class TestAdding:
 
     def test_what_draws_from_a_data_set_that_is_not_here(self, monkeypatch, tmp_path):
         assert record.add([Walk(dataset="nowhere"), Walk()], "cpu") == (0, [Walk(dataset="nowhere"), Walk()])
+        monkeypatch.setattr(draws, "identity", lambda _: pytest.fail("asked for, although nothing of it is stored"))
+        assert record.add([Walk(dataset="nowhere")], "cpu") == (0, [Walk(dataset="nowhere")])
 
 
 class TestTheStates:
@@ -103,6 +112,7 @@ class TestTheStates:
         record.take([(walk, result, made)])
         entry = record.entry(walk)
         assert (entry.state, entry.made, entry.path) == ("current", made, record.path(walk))
+        entry.path.unlink()
         then = made["modules"] | {"sgd.py": "0", "sweep_samples.py": "1"}
         record.take([(walk, result, made | {"modules": then})])
         entry = record.entry(walk)

@@ -71,7 +71,7 @@ def test_a_failure_is_no_agreement(monkeypatch):
     recorded(DESCENTS[0])
     monkeypatch.setattr("catapults.compute.draws.draw", no_data)
     (comparison,) = verify.verify([DESCENTS[0]])
-    assert not comparison.same and "no data" in comparison.failure
+    assert not comparison.same and comparison.lacks_data and "no data" in comparison.failure
 
 
 def test_the_choice_rotates_with_the_commit_and_keeps_to_its_time():
@@ -79,7 +79,16 @@ def test_the_choice_rotates_with_the_commit_and_keeps_to_its_time():
     choices = {tuple(e.seed for e in verify.chosen(DESCENTS, 20, commit)) for commit in map(str, range(20))}
     assert all(len(choice) == 2 for choice in choices) and len(choices) > 1
     assert verify.chosen(DESCENTS, 9, "a") == []
+    assert len(verify.chosen(DESCENTS, 10, "a", processes=2)) == 2
+    assert verify.chosen(DESCENTS, 9, "a", processes=2) == []  # none can be shared by two
     assert verify.chosen([RESTART], 100, "a") == []  # it is not in the record
+
+
+def test_what_needs_something_that_is_not_recorded_is_not_chosen():
+    recorded(DESCENTS[0], RESTART)
+    assert verify.chosen([RESTART], 100, "a") == [RESTART]
+    record.path(DESCENTS[0]).unlink()
+    assert verify.chosen([RESTART], 100, "a") == []
 
 
 def test_stops_in_time():

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from .. import data
-from ..compute import ComputationFailed
+from ..compute import ComputationFailed, estimate
 from ..compute.files import Damaged
 from ..compute.processes import environment
 from ..compute.sweep import look_up
@@ -23,7 +23,7 @@ from .build import BuildError, build, for_notebooks
 from .chapter import ChapterError
 from .execute import run_one
 from .executed import figures as figures_of
-from .project import root
+from .project import refusals, root
 from .runs import PRESETS, Run, RunsError
 from .sheets import sheet_of
 
@@ -87,7 +87,12 @@ def run_command(
     page = mine.page(name)
     with environment(for_notebooks(project / "_build")):
         found = look_up(page.experiments(), mine.settings[name].get("device", "auto"))
-        sheet = run_one(sheet_of(mine, name, page, found), project / "_build" / "runs")
+        sheet = sheet_of(mine, name, page, found)
+        if sheet.values.get("scheduler") is None:
+            with refusals():
+                for experiment in sheet.absent:
+                    estimate.refuse_impossible(experiment, sheet.device)
+        sheet = run_one(sheet, project / "_build" / "runs")
     if sheet.notebook is None:
         raise BuildError(sheet.reason)
     for claim in sheet.claims.values():

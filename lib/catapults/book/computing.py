@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .. import paper
+from .. import devices, paper
 from ..compute import job, record, store, verify
 from ..compute.made import commit
 from ..compute.processes import environment
@@ -14,7 +14,7 @@ from ..compute.sweep import sweep
 from ..display import number
 from ..experiments import Experiment, Page, ParameterError
 from . import runs as runs_file
-from .project import root
+from .project import refusals, root
 from .runs import Run
 
 record_app = typer.Typer(help="The results that the published book shows.", no_args_is_help=True)
@@ -36,14 +36,18 @@ def compute(
     again: Annotated[bool, typer.Option(help="Also recompute recorded results that other code made.")] = False,
     pack: Annotated[Path | None, typer.Option(help="Only write a job for another machine to this folder.")] = None,
 ) -> None:
-    """Train what is missing of some runs, or of all, the longest first; results that exist are kept."""
+    """Train what is missing of all runs, the longest first, or of some, in their order; results that exist are kept."""
     pages = _pages(runs, preset, seeds)
     experiments = _different(pages.values())
-    with environment(_results()):
+    with environment(_results()), refusals():
         if pack is not None:
-            packed = job.pack(experiments, pack, device)
+            packed, refused = job.pack(experiments, pack, device, hours, again)
+            for reason in refused.values():
+                typer.echo(f"left out: {reason}", err=True)
             typer.echo(f"{pack}: {len(packed)} of {len(experiments)} trainings to do. On the other machine:")
-            typer.echo(f"  {job.LINE.format(folder=pack.name)}\nand then, here:\n  catapults record add {pack}")
+            typer.echo(f"  {job.line(pack, hours)}\nand then, here:\n  catapults record add {pack}")
+            if refused:
+                raise typer.Exit(1)
             return
         results = sweep(
             experiments,
@@ -66,7 +70,7 @@ def status(
 ) -> None:
     """Say for each run how many of its results are current, behind or missing, and which files no run asks for."""
     every = _pages(None, "book", None)
-    pages = {name: every[name] for name in runs} if runs else every
+    pages = _pages(runs, "book", None) if runs else every
     for name, page in pages.items():
         entries = [record.entry(experiment) for experiment in _different([page])]
         counts = {state: sum(e.state == state for e in entries) for state in ("current", "behind", "missing")}
@@ -108,10 +112,11 @@ def add(
     wanted = _different(_pages(None, "book", None).values())
     keys = {experiment.key for experiment in wanted}
     if folders:
-        new = sum(record.take(found for found in job.results(folder) if found[0].key in keys) for folder in folders)
+        with refusals():
+            new = sum(record.take(found for found in job.results(folder) if found[0].key in keys) for folder in folders)
         absent = [e for e in wanted if record.entry(e).state == "missing"]
     else:
-        with environment(_results()):
+        with environment(_results()), refusals():
             new, absent = record.add(wanted, device)
     if prune:
         for e in record.status(wanted):
@@ -126,25 +131,35 @@ def verify_command(
     processes: Annotated[int, typer.Option(min=1, help="How many trainings at a time.")] = 2,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Train a selection of the record again, another one for each commit, and compare numbers and verdicts."""
+    """Train a choice of the record again, that rotates with the commit, and compare numbers and verdicts."""
+    if not minutes > 0:
+        raise ParameterError(f"minutes = {minutes}: allowed are positive numbers")
+    with refusals():
+        devices.name_of(device)
     pages = _pages(None, "book", None)
-    picked = verify.chosen(_different(pages.values()), 60 * minutes * processes, commit())
+    picked = verify.chosen(_different(pages.values()), 60 * minutes, commit(), processes)
     if not picked:
-        raise ParameterError(f"minutes = {minutes}: no recorded training is that short")
+        typer.echo(f"No recorded training takes less than {minutes:g} minutes: none is computed again.")
+        return
     done = verify.in_time(verify.verify(picked, device, processes), minutes, _say_comparison)
     changed = [line for page in pages.items() for line in _changed_verdicts(*page, done)]
     for line in changed:
         typer.echo(line)
-    wrong = sum(not c.same for c in done)
+    again = [c for c in done if not c.lacks_data]
+    wrong = sum(not c.same for c in again)
     typer.echo(
-        f"{len(done)} trainings computed again: {len(done) - wrong} agree within {verify.TOLERANCE:g} in their first "
+        f"{len(again)} trainings computed again: {len(again) - wrong} agree within {verify.TOLERANCE:g} in their first "
         f"{verify.EARLY} iterations, {wrong} do not; {len(changed)} verdicts differ."
+        + (f" Data sets of {len(done) - len(again)} others cannot be had here." if len(again) < len(done) else "")
     )
     if wrong:
         raise typer.Exit(1)
 
 
 def _say_comparison(c: verify.Comparison) -> None:
+    if c.lacks_data:
+        typer.echo(f"no data  {c.experiment.name}")
+        return
     what = c.failure or ("other data were drawn" if not c.drawn else f"largest difference {number(c.difference)}")
     typer.echo(f"{'same' if c.same else 'DIFFERS':<8} {c.experiment.name}: {what}")
 

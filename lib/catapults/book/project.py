@@ -1,8 +1,19 @@
-"""The project's folder, whose book this is."""
+"""The project's folder, whose book this is, and how commands say what is not allowed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..experiments import ParameterError
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What the library refuses inside is said as a :class:`ParameterError`, of which the command shows the message."""
+    try:
+        yield
+    except ValueError as error:
+        raise ParameterError(str(error)) from None
 
 
 def root() -> Path:

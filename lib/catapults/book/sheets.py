@@ -13,6 +13,7 @@ from ..compute.made import Made
 from ..compute.sweep import Outcome, look_up
 from ..experiments import Experiment, Page
 from ..paper import Claims, judge
+from .project import refusals
 from .runs import Run
 
 AFFORDABLE = 20.0  # seconds of a core, estimated, that a page of the preset ``book`` may train while the book is built
@@ -120,7 +121,8 @@ def obtain(runs: Mapping[str, Run], preset: str, say: Callable[[str], None]) -> 
     """The runs' sheets by name, with their results: those stored or recorded, and those that are trained here and now.
 
     In the preset ``book`` these are the trainings of pages that lack no more than ``AFFORDABLE`` seconds of them; in
-    any other all. Raises :class:`catapults.compute.files.Damaged` for a damaged record.
+    any other all. Raises :class:`catapults.compute.files.Damaged` for a damaged record, and
+    :class:`catapults.experiments.ParameterError` for what this machine cannot hold, before any work.
     """
     pages = {name: run.page(preset) for name, run in runs.items()}
     outcomes = look_up(list({e.key: e for page in pages.values() for e in page.experiments()}.values()))
@@ -131,7 +133,8 @@ def obtain(runs: Mapping[str, Run], preset: str, say: Callable[[str], None]) -> 
             wanted |= {experiment.key: experiment for experiment in lacking}
     if wanted:
         say(f"{len(wanted)} training{'s' * (len(wanted) > 1)} to run")
-        outcomes |= sweep(list(wanted.values()), progress=True).outcomes
+        with refusals():
+            outcomes |= sweep(list(wanted.values()), progress=True).outcomes
     return {name: sheet_of(run, preset, pages[name], outcomes) for name, run in runs.items()}
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from . import job
+from .files import Damaged
 
 
 def main() -> int:
@@ -16,7 +17,7 @@ def main() -> int:
     given = parser.parse_args()
     try:
         results = job.run(given.folder, given.hours, given.device, given.processes)
-    except ValueError as error:
+    except (ValueError, OSError, Damaged) as error:
         print(f"catapults: {error}", file=sys.stderr)
         return 1
     print(results.describe())

@@ -12,6 +12,7 @@ from distributed.utils import LoopRunner
 
 from .. import data
 from . import draws, estimate, fingerprint, store
+from .sweep import ComputationFailed
 from .trainings import source_of
 from .workers import Answer, Failure, Finished, Queue, Task, attempt
 
@@ -19,7 +20,7 @@ _PATIENCE = 5  # seconds for the scheduler to answer
 _AHEAD = 2  # tasks for each thread of the workers: one that runs and one that waits
 
 
-class WorkersDiffer(RuntimeError):
+class WorkersDiffer(ComputationFailed):
     """A worker would not compute what this process does; the message says which one, and in what it differs."""
 
 

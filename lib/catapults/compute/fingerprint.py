@@ -5,6 +5,7 @@ import functools
 import hashlib
 import importlib.metadata
 import platform
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,24 +24,44 @@ _ONLY_FOLLOWED = "data/__init__.py"  # to what draws the tasks
 _VERSION_DEPENDENT = {"type_params", "type_comment", "kind", "ctx"}
 _version = functools.cache(importlib.metadata.version)
 _known: dict[tuple[Path, Path], dict[Path, int]] = {}  # the files that a module reaches, with when they were changed
+_running: dict[Path, tuple[Any, str]] = {}  # of files: how this process has imported it, if it has, and the hash
 
 
 def modules(source: Path) -> dict[str, str]:
     """A short hash of the code of a file and of all the library's modules that it imports, by path.
 
     Of a file outside of the library, imports from other such files are not followed. Docstrings, comments, layout and
-    the messages of errors do not count.
+    the messages of errors do not count. What this process has imported counts as it was then, not as the file is now.
     """
     files = _known.get((source, _PACKAGE), {})
     if not files or files != _changes(files):
         files = _known[source, _PACKAGE] = _changes([source, *_reached(source)])
     names = (p.relative_to(_PACKAGE).as_posix() if p.is_relative_to(_PACKAGE) else p.name for p in files)
-    return dict(sorted(zip(names, map(of_code, files), strict=True)))
+    return dict(sorted(zip(names, map(_of_this_process, files), strict=True)))
 
 
 def dependencies() -> dict[str, str]:
     """The versions of Python and of the packages that do the arithmetic."""
     return {name: _version(name) for name in ("torch", "numpy", "scipy")} | {"python": platform.python_version()}
+
+
+def _of_this_process(path: Path) -> str:
+    """The hash of a file's code; of a module that is imported, since when this was first asked for before."""
+    imported = _import_of(path)
+    before, hashed = _running.get(path, (None, ""))
+    if imported is None or not hashed or (before is not None and before is not imported):
+        hashed = of_code(path)
+    _running[path] = imported, hashed
+    return hashed
+
+
+def _import_of(path: Path) -> Any:
+    """The spec of the library's module that was imported from a file, another one once it is reloaded."""
+    if not path.is_relative_to(_PACKAGE):
+        return None
+    name = ".".join(("catapults", *path.relative_to(_PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    return spec if spec is not None and spec.origin == str(path) else None
 
 
 def of_code(path: Path) -> str:
@@ -130,8 +151,3 @@ def _executed(name: str) -> Iterator[Path]:
 def changed(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """The names whose values differ, or that only one of the two has."""
     return sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
-
-
-def together(hashes: Iterable[tuple[str, str]]) -> str:
-    """One hash of many."""
-    return hashlib.sha256(repr(sorted(hashes)).encode()).hexdigest()

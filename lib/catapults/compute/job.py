@@ -9,31 +9,51 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import data
 from ..experiments import Experiment
-from ..experiments.kinds import restored
+from ..experiments.kinds import KINDS, restored
 from . import draws, files, record, store
 from .atomic import written
 from .made import Made
 from .processes import environment
 from .sweep import Results, look_up, sweep
 
-LINE = "python -m catapults.compute {folder} --hours 2"
 _LIST, _README = "experiments.json", "README.txt"
 
 
-def pack(experiments: Sequence[Experiment], folder: Path, device: str = "auto") -> list[Experiment]:
-    """Write a job for those of the experiments whose results are not here, in their order; returns these.
+def line(folder: Path, hours: float | None = None) -> str:
+    """What to type on the other machine, beside the job."""
+    return f"python -m catapults.compute {folder.name} --hours {hours or 2:g}"
 
-    Raises the errors of :func:`catapults.data.load` where the data cannot be had.
+
+def pack(
+    experiments: Sequence[Experiment],
+    folder: Path,
+    device: str = "auto",
+    hours: float | None = None,
+    again: bool = False,
+) -> tuple[list[Experiment], dict[str, str]]:
+    """Write a job for those of the experiments whose results are not here, in their order.
+
+    ``hours``: what the line in its README says; ``again``: pack what the record has from other code, too. Returns these
+    experiments, and why others of them could not be packed, by the names of data sets that cannot be had.
     """
     every = {experiment.key: experiment for experiment in experiments}
-    found = look_up(list(every.values()), device)
+    found = look_up(list(every.values()), device, again)
     absent = [experiment for key, experiment in every.items() if key not in found]
     needs = [need for experiment in absent for need in experiment.needs]
-    have = look_up([need for need in needs if need.key not in every], device)
+    have = look_up([need for need in needs if need.key not in every], device, again)
     listed = {e.key: e for a in absent for e in (*(n for n in a.needs if n.key not in have | found), a)}
-    for experiment in listed.values():
-        draws.pack(experiment, folder)
+    refused: dict[str, str] = {}
+    for key, experiment in list(listed.items()):
+        source = str(draws.dataset(experiment))
+        try:
+            if source not in refused:
+                draws.pack(experiment, folder)
+        except data.DataError as error:
+            refused[source] = str(error)
+        if source in refused:
+            del listed[key]
     with environment({record.FOLDER: str(folder / "needs")}):
         wanted = {need.key for need in needs}
         record.take((o.experiment, o.result, o.made) for key, o in (have | found).items() if key in wanted)
@@ -42,9 +62,9 @@ def pack(experiments: Sequence[Experiment], folder: Path, device: str = "auto") 
         for e in listed.values()
     ]
     written(folder / _LIST, json.dumps(entries, indent=1).encode())
-    line = LINE.format(folder=folder.name)
-    written(folder / _README, f"In a Python with the library catapults and its dependencies:\n\n    {line}\n".encode())
-    return absent
+    words = f"In a Python with the library catapults and its dependencies:\n\n    {line(folder, hours)}\n"
+    written(folder / _README, words.encode())
+    return [experiment for experiment in absent if experiment.key in listed], refused
 
 
 def run(folder: Path, hours: float | None = None, device: str = "auto", processes: int | None = None) -> Results:
@@ -63,12 +83,23 @@ def run(folder: Path, hours: float | None = None, device: str = "auto", processe
 
 
 def results(folder: Path) -> Iterator[tuple[Experiment, Any, Made]]:
-    """What was computed of a job, or is in a folder of results. Raises :class:`.files.Damaged`."""
+    """What was computed of a job, or is in a folder of results; not of experiments of a person's own.
+
+    Raises :class:`.files.Damaged`, and ``ValueError`` for a folder that is neither.
+    """
     place = folder / "results" if (folder / _LIST).exists() else folder
-    for path in sorted(place.glob("*.result")):
+    paths = sorted(place.glob("*.result"))
+    if not paths and place == folder:
+        raise ValueError(f"{folder}: no job and no results; allowed are a folder made by --pack, and one of results")
+    for path in paths:
         about = files.about(path)
-        experiment = restored(about["class"], about["experiment"])
-        if experiment.key != about["experiment_key"]:
+        try:
+            experiment = restored(about["class"], about["experiment"]) if about["class"] in KINDS else None
+        except (KeyError, TypeError, ValueError) as error:
+            raise files.Damaged(f"{path}: does not say what was computed ({type(error).__name__}: {error})") from None
+        if experiment is None:
+            continue
+        if experiment.key != about.get("experiment_key"):
             raise files.Damaged(f"{path}: its experiment is not the one that it was computed for; compute it again")
         result, about = files.read(path, experiment.Result)
         yield experiment, result, about["made"]

@@ -107,9 +107,11 @@ def add(experiments: Iterable[Experiment], device: str) -> tuple[int, list[Exper
     Raises as :func:`take`.
     """
     found, absent = {}, []
-    for experiment in {e.key: e for e in experiments}.values():
+    different = {e.key: e for e in experiments}.values()
+    stored = store.perhaps(different)  # of the others no data set is asked for
+    for experiment in different:
         try:
-            kept = store.load(experiment, store.key(experiment, device))
+            kept = store.load(experiment, store.key(experiment, device)) if experiment.key in stored else None
         except (data.DataError, NotHere):
             kept = None
         if kept is None:
@@ -121,16 +123,26 @@ def add(experiments: Iterable[Experiment], device: str) -> tuple[int, list[Exper
 
 
 def take(results: Iterable[tuple[Experiment, Any, Made]]) -> int:
-    """Write results into the record, but those that it holds from the same code. Returns how many.
+    """Write results into the record, but those that it holds from the same code or from that which is here.
+
+    Of several results of one experiment, one of the code that is here is taken. Returns how many were written.
 
     Raises ``ValueError`` where this is no project, or the record would exceed its limit: then nothing is written.
     """
     new: dict[Path, bytes] = {}
+    current: set[Path] = set()
     for experiment, result, made in results:
         place = path(experiment)
         if place is None:
             raise ValueError("record: this is not in a project; go to its folder, or set CATAPULTS_RECORD")
-        if place.exists() and _made(place, files.about(place), experiment)["modules"] == made["modules"]:
+        held = _made(place, files.about(place), experiment) if place.exists() else None
+        if held is not None and held["modules"] == made["modules"]:
+            continue
+        if held is not None and not behind(experiment, held):
+            current.add(place)
+        if not behind(experiment, made):
+            current.add(place)
+        elif place in current:
             continue
         new[place] = files.packed(result, store.about(experiment, made), single=True)
     kept = set((folder() or Path("/nonexistent")).glob("*.result")) - new.keys()

@@ -43,7 +43,7 @@ class Outcome:
 
 
 class ComputationFailed(Exception):
-    """Some experiments gave no result; the message names them and says why. What the others gave is kept."""
+    """Some experiments gave no result; the message says which and why. What the others gave is kept."""
 
 
 @dataclass(frozen=True)

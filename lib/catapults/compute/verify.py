@@ -32,21 +32,29 @@ class Comparison:
     failure: str = ""
 
     @property
+    def lacks_data(self) -> bool:
+        """Whether it could not be computed here, as its data set cannot be had."""
+        return self.failure.startswith("DataUnavailable:")
+
+    @property
     def same(self) -> bool:
         return not self.failure and self.drawn and self.difference <= TOLERANCE
 
 
-def chosen(experiments: Sequence[Experiment], seconds: float | int, commit: str) -> list[Experiment]:
-    """Those of the recorded experiments that are to be computed again, so many seconds of one core in all.
+def chosen(
+    experiments: Sequence[Experiment], seconds: float | int, commit: str, processes: int = 1
+) -> list[Experiment]:
+    """Those of the recorded experiments that are to be computed again, so many seconds by so many processes.
 
-    The choice rotates: it depends on the commit. What takes longer than the seconds is never chosen.
+    The choice rotates: it depends on the commit. Never chosen is what takes longer than the seconds, or needs what is
+    not recorded.
     """
     entries = {e.key: (e, record.entry(e)) for e in experiments}
-    known = [(e, entry.made["seconds"]) for e, entry in entries.values() if entry.made and early_kind(e)]
+    known = [(e, entry.made["seconds"]) for e, entry in entries.values() if entry.made and _comparable(e)]
     random.Random(commit).shuffle(known)
-    found, left = [], seconds
+    found, left = [], seconds * processes
     for experiment, cost in known:
-        if cost <= left:
+        if cost <= min(left, seconds):
             found.append(experiment)
             left -= cost
     return found
@@ -80,9 +88,10 @@ def _compared(experiment: Experiment, then: tuple[Any, Made], now: tuple[Any, Ma
     return Comparison(experiment, max(differences, default=0.0), then[1]["drawn"] == now[1]["drawn"], now[0])
 
 
-def early_kind(experiment: Experiment) -> bool:
-    """Whether results of this kind have numbers to compare: timings have none."""
-    return experiment.Result in (Measured, Fitted, Strong)
+def _comparable(experiment: Experiment) -> bool:
+    """Whether it has numbers to compare, as timings have not, and all that it needs is recorded."""
+    there = all(record.entry(need).state != "missing" for need in experiment.needs)
+    return experiment.Result in (Measured, Fitted, Strong) and there
 
 
 def early(result: Any) -> Mapping[str, np.ndarray]:
