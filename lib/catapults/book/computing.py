@@ -131,7 +131,7 @@ def verify_command(
     processes: Annotated[int, typer.Option(min=1, help="How many trainings at a time.")] = 2,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Train a choice of the record again, that rotates with the commit, and compare numbers and verdicts."""
+    """Train a selection of the record again, another one for each commit, and compare numbers and verdicts."""
     if not minutes > 0:
         raise ParameterError(f"minutes = {minutes}: allowed are positive numbers")
     with refusals():
