@@ -228,11 +228,11 @@ class TestDescriptions:
         said = describe(page.runs(found), found)
         for part in (
             "Data: Synthetic task, seed 0. 32 samples. Network: fully connected, 2 weight layers with 16 neurons, 100 ",
-            "have 16 and 16 samples. The EGOP is exact.", "below 0.001, or after 16 steps, or 3 evaluations after the",
+            "have 16 and 16 samples. The EGOP is exact.", "below 0.001, or after 16 steps, or 3 checks after the",
             "the loss is checked every 4 steps.", "Learning rates: 2; 4: 8; 8: 0.5 current η_crit.",
             "Every 2 iterations the critical rate is measured. From 4 iterations after the last raise on, a rate above",
             "this happened in one of the two trainings with raises.", "own schedule, 2; 3: 9, is tried as well.",
-            "σ = 0.1 and the learning rate 20.", "4 of 5 trainings end below a loss of 0.001, 1 diverges. What",
+            "σ = 0.1 and the learning rate 20.", "4 of 5 trainings end below a loss of 0.001, 1 diverges. Trainings",
             "The 5 trainings took 7.5 s of one core.",
         ):  # fmt: skip
             assert part in said.markdown

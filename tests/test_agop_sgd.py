@@ -170,7 +170,7 @@ class TestClaims:
     def test_a_single_step_of_one_training_is_seen(self):
         run = course(*PAPER, small=([0] * 4, [0.5] * 4, [0.5] * 4))
         assert claims([run])["small_catapults"].sentence == (
-            "At the rate 0.01 none of a training's steps are above the batch's critical rate."
+            "At the rate 0.01 none of a training's steps are above their batch's critical rate."
         )
         one = replace(run, results=run.results | {(0.01, 8, 1): made(0.5, 0.5, catapults=1)})
         claim = claims([one])["small_catapults"]
@@ -244,14 +244,16 @@ class TestDivergence:
         found, said = verdicts(run), claims([run])
         assert found["performance"] is found["alignment"] is found["catapults"] is found["correlation"] is True
         note = (
-            "left out, as they diverge at the rate 0.5 η_crit: 2 of 2 trainings at batch size 4, which is not compared"
+            "left out, because they diverge at the rate 0.5 η_crit: "
+            "2 of 2 trainings at batch size 4, which is not compared"
         )
         assert said["performance"].ours.startswith("0.200 (8), ") and said["performance"].ours.endswith(note)
         assert said["correlation"].sentence.startswith("Over 6 trainings ") and note in said["correlation"].ours
         assert "| 4 | – | – | – | – | 41 | 0 of 2, 2 diverge |" in batch_table(run).markdown
         assert "6 of 8 trainings end below a loss of 0.001, 2 diverge." in described(run)
         figure = assert_drawn(figures.batch_sizes, run)
-        assert "Left out: 2 of 8 trainings, which diverge, and all of a batch size of which most do." in figure.caption
+        left_out = "Left out: 2 of 8 trainings, which diverge, and all with a batch size at which most diverge."
+        assert left_out in figure.caption
         assert "test loss at η = 0.5 η_crit: – (4), 0.2 (8)" in figure.alt
         assert "batch size 4 (diverges)" in assert_drawn(figures.batch_validation, run).alt
         assert_readable(batch_table(run), *said.values())

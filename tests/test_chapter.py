@@ -5,7 +5,7 @@ import pytest
 import yaml
 from book_project import PARAMETERS, ROOT, notebook, project
 from catapults.book import runs
-from catapults.book.chapter import Chapter, ChapterError
+from catapults.book.chapter import Chapter, ChapterError, Parameter
 from catapults.book.runs import RunsError
 from catapults.experiments import ParameterError
 from catapults.experiments.gd_catapult import GDCatapult
@@ -257,3 +257,16 @@ class TestTheBooksOwn:
         for path in (ROOT / "chapters").glob("*.ipynb"):
             cells = nbformat.read(path, as_version=4).cells
             assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells), path
+
+
+@pytest.mark.parametrize(
+    "annotation, words",
+    [
+        ("str", "text"),
+        ("Optional[int]", "whole number or None"),
+        ("Union[float, str, None]", "number or text or None"),
+        ("list[int]", "list of whole numbers"),
+    ],
+)
+def test_types_in_words(annotation, words):
+    assert Parameter("a", annotation, None, "").in_words == words

@@ -123,7 +123,8 @@ class TestFollows:
         assert claim.statement == "the alignment grows as batches get smaller"
         listed = "0.900 (5), 0.500 (10), 0.100 (50)"
         assert claim.ours == f"{listed}; rank correlation with the batch size −1.00; left out: 2 of 9"
-        said = f"The alignment by batch size is {listed}; the rank correlation is −1.00; left out: 2 of 9."
+        words = "The alignment by batch size (in brackets)"
+        said = f"{words} is {listed}; the rank correlation is −1.00; left out: 2 of 9."
         assert claim.sentence == said and claim.shown_in == ("figure 9",) and claim.paper == "yes"
 
 

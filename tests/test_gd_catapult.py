@@ -331,7 +331,7 @@ class TestSeveralDimensions:
     def test_a_panel_each(self, catapult, run):
         figure, alone = figures.loss_split(catapult), figures.loss_split(course(run, LOSS, TOP, NORM))
         assert figure.svg.count('id="axes_') == 2 and alone.svg.count('id="axes_') == 1
-        assert "one panel a dimension" in figure.alt and "panel" not in alone.alt
+        assert "a panel per dimension" in figure.alt and "panel" not in alone.alt
         assert "top-1 eigenspace goes from 0.3 to at most 6.3" in figure.alt
         assert "top-2 eigenspace goes from 0.5 to at most 8.3" in figure.alt
         assert (

@@ -175,7 +175,7 @@ class TestRates:
         some, few = with_counts(run, [(50, 0), (50, 0)]), with_counts(run, [(1, 9), (1, 9)]).networks["fcn"]
         said = search_result(replace(some, search=[run.search[0], few, run.search[2]])).markdown
         assert (
-            "For the FCN 2 settings gave a match rate, from 10 % to 100 %; 1 of these meet the paper's 96.2 ± 1.5 %."
+            "For the FCN, 2 settings gave a match rate, from 10 % to 100 %; 1 of these meet the paper's 96.2 ± 1.5 %."
             in said
         )
 

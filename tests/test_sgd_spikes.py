@@ -343,7 +343,7 @@ class TestClaims:
         assert verdicts(found)["calm"] is holds
         said = claims([found])["calm"].sentence
         known = np.isfinite(loss).all()
-        assert ("all above it" in said) is (exceeds == 0) and (
+        assert ("all above that rate" in said) is (exceeds == 0) and (
             not known or ("not monotone" in said) is bool((np.diff(loss) > 0).any())
         )
 
@@ -363,7 +363,7 @@ class TestClaims:
         assert (figures.hessian(both) is None) is bool(np.isnan(hessian).all())
         known = np.isfinite(hessian)
         assert list(both.hessian_exceeds) == list(both.history.exceeds[known])
-        assert (f"At the {int(both.history.exceeds.sum())} with" in claims([both])["hessian"].sentence) is (
+        assert (f"At the {int(both.history.exceeds.sum())} of them with" in claims([both])["hessian"].sentence) is (
             holds is not None
         )
 

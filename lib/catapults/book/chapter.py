@@ -32,6 +32,11 @@ class Parameter:
     default: Any
     meaning: str
 
+    @property
+    def in_words(self) -> str:
+        """The type for people: "number or text"."""
+        return _in_words(ast.parse(self.annotation, mode="eval").body)
+
     @functools.cached_property
     def type(self) -> TypeAdapter:
         return TypeAdapter(eval(self.annotation, vars(typing)), config=ConfigDict(strict=True))
@@ -124,6 +129,21 @@ def _page(stated: Any, path: Path) -> type[Page]:
         form = "module.Class of catapults.experiments"
         raise ChapterError(f"{path}: its metadata names no page, but {stated!r}; allowed is {form} ({reason})")
     return found
+
+
+_TYPES = {"str": "text", "int": "whole number", "float": "number", "bool": "True or False", "dict": "dictionary"}
+
+
+def _in_words(annotation: ast.expr) -> str:
+    if not isinstance(annotation, ast.Subscript):
+        word = ast.unparse(annotation)
+        return _TYPES.get(word, word)
+    inner = annotation.slice
+    if annotation.value.id == "Optional":
+        return f"{_in_words(inner)} or None"
+    if annotation.value.id == "Union":
+        return " or ".join(map(_in_words, inner.elts))
+    return f"{annotation.value.id} of {_in_words(inner)}s"
 
 
 def _declared(source: str, path: Path) -> dict[str, Parameter]:

@@ -44,8 +44,8 @@ Preset = StrEnum("Preset", PRESETS)
 PresetOption = Annotated[
     Preset,
     typer.Option(
-        help="smoke: seconds, for tests; laptop: all trained here and now; book: as published, with results of the "
-        "record; paper: the paper's sizes."
+        help="smoke: seconds, for tests; laptop: sizes that two cores can train; book: as published, with recorded "
+        "results; paper: the paper's sizes."
     ),
 ]
 
@@ -55,7 +55,7 @@ def build_command(
     preset: PresetOption = Preset.book,
     output: Annotated[Path, typer.Option(help="Folder for results, executed notebooks and pages.")] = Path("_build"),
     force: Annotated[bool, typer.Option(help="Execute every notebook again.")] = False,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Notebooks at a time; by default one a core.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Notebooks at a time; by default one per core.")] = None,
 ) -> None:
     """Build the book: train what is missing, execute the notebooks that are not cached, render the pages."""
     started = time.monotonic()
@@ -69,12 +69,12 @@ def run_command(
     parameter: Annotated[list[str], typer.Option("--parameter", "-p", help="name=value, as often as needed.")] = [],  # noqa: B006
     preset: PresetOption = Preset.book,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="How many; by default the preset's, or one with parameters of your own.")
+        int | None, typer.Option(min=1, help="How many; by default the preset's, one with parameters of your own.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Where to write the executed notebook.")] = None,
     figures: Annotated[Path | None, typer.Option(help="Folder to which its figures are written, as SVG.")] = None,
 ) -> None:
-    """Execute one chapter, with other parameters if you like, and say what became of its claims."""
+    """Execute one chapter, with other parameters if you like, and print the verdicts on its claims."""
     project = root()
     runs = runs_file.load(project / "chapters")
     if run not in runs:

@@ -20,7 +20,7 @@ from .runs import Run
 record_app = typer.Typer(help="The results that the published book shows.", no_args_is_help=True)
 
 RunsArgument = Annotated[list[str] | None, typer.Argument(help="Runs of chapters/runs.yml; by default all.")]
-PresetOption = Annotated[str, typer.Option(help="Which sizes.")]
+PresetOption = Annotated[str, typer.Option(help="The sizes: book, laptop, paper or smoke.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 
 
@@ -29,14 +29,14 @@ def compute(
     preset: PresetOption = "book",
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds; by default as the preset says.")] = None,
     hours: Annotated[
-        float | None, typer.Option(help="After which nothing new begins and long trainings pause.")
+        float | None, typer.Option(help="After so many hours nothing new starts, and long trainings pause.")
     ] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a Dask cluster, tcp://HOST:PORT.")] = None,
     device: DeviceOption = "auto",
-    again: Annotated[bool, typer.Option(help="Compute what the record has from other code, too.")] = False,
-    pack: Annotated[Path | None, typer.Option(help="Compute nothing; write a job for another machine there.")] = None,
+    again: Annotated[bool, typer.Option(help="Also recompute recorded results that other code made.")] = False,
+    pack: Annotated[Path | None, typer.Option(help="Only write a job for another machine to this folder.")] = None,
 ) -> None:
-    """Train all that is missing of all runs, the longest first, or of some, in their order."""
+    """Train what is missing of all runs, the longest first, or of some, in their order; results that exist are kept."""
     pages = _pages(runs, preset, seeds)
     experiments = _different(pages.values())
     with environment(_results()), refusals():
@@ -66,9 +66,9 @@ def compute(
 @record_app.command("status")
 def status(
     runs: RunsArgument = None,
-    reasons: Annotated[bool, typer.Option(help="Say why, for each that is not current.")] = False,
+    reasons: Annotated[bool, typer.Option(help="Say why, for each result that is not current.")] = False,
 ) -> None:
-    """Say for each run how many of its results are current, behind, missing; and which files no run asks for."""
+    """Say for each run how many of its results are current, behind or missing, and which files no run asks for."""
     every = _pages(None, "book", None)
     pages = _pages(runs, "book", None) if runs else every
     for name, page in pages.items():
@@ -103,12 +103,12 @@ def show(run: Annotated[str, typer.Argument(help="A run of chapters/runs.yml.")]
 @record_app.command("add")
 def add(
     folders: Annotated[
-        list[Path] | None, typer.Argument(help="Jobs or folders of results; by default the store.")
+        list[Path] | None, typer.Argument(help="Jobs or folders of results; by default this machine's store.")
     ] = None,
-    prune: Annotated[bool, typer.Option(help="Take out what no run asks for.")] = False,
+    prune: Annotated[bool, typer.Option(help="Delete recorded results that no run asks for.")] = False,
     device: DeviceOption = "auto",
 ) -> None:
-    """Take results over into the record: of the runs' experiments, from the store or from jobs."""
+    """Copy results of the runs' experiments into the record, from the store or from jobs."""
     wanted = _different(_pages(None, "book", None).values())
     keys = {experiment.key for experiment in wanted}
     if folders:
@@ -122,16 +122,16 @@ def add(
         for e in record.status(wanted):
             if e.state == "superseded":
                 e.path.unlink()
-    typer.echo(f"{new} results taken into the record; {len(absent)} of {len(wanted)} are missing.")
+    typer.echo(f"{new} results copied into the record; {len(absent)} of {len(wanted)} are missing.")
 
 
 @record_app.command("verify")
 def verify_command(
-    minutes: Annotated[float, typer.Option(help="How long.")] = 3.0,
-    processes: Annotated[int, typer.Option(min=1, help="At a time.")] = 2,
+    minutes: Annotated[float, typer.Option(help="How long to train.")] = 3.0,
+    processes: Annotated[int, typer.Option(min=1, help="How many trainings at a time.")] = 2,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Train a choice of the record again, that rotates with the commit, and compare numbers and verdicts."""
+    """Train a selection of the record again, another one for each commit, and compare numbers and verdicts."""
     if not minutes > 0:
         raise ParameterError(f"minutes = {minutes}: allowed are positive numbers")
     with refusals():

@@ -21,10 +21,12 @@ class Part:
 FINDINGS: Mapping[str, tuple[Part, ...]] = {
     "The spikes are catapults": (
         Part("gd_catapults", "spike", "of gradient descent above the critical rate the loss rises and comes back"),
-        Part("sgd_spikes", "whole", "of SGD the loss rises where the rate exceeds the batch's critical one"),
+        Part(
+            "sgd_spikes", "whole", "of SGD the loss rises almost only where the rate exceeds the batch's critical one"
+        ),
     ),
     "A catapult happens in the top eigenspace": (
-        Part("gd_catapults", "top", "of gradient descent at least 95 % of the spike lie there"),
+        Part("gd_catapults", "top", "of gradient descent at least 95 % of the spike lies there"),
         Part("sgd_spikes", "top", "of SGD all spikes lie there"),
         Part("gd_catapults", "rest", "of gradient descent the rest of the loss keeps falling"),
     ),

@@ -162,7 +162,7 @@ def _judged(sheet: Sheet) -> list[str]:
 
 def _line(claim: Claim) -> str:
     line = f"{VERDICTS[claim.verdict]} *{claim.verdict}:* {claim.statement}. *Paper:* {claim.paper}."
-    asked = f" *Asked:* {claim.tolerance}." if claim.verdict == NOT_COMPARED and claim.tolerance != "none" else ""
+    asked = f" *Tolerance:* {claim.tolerance}." if claim.verdict == NOT_COMPARED and claim.tolerance != "none" else ""
     seeds = f" Holds in {claim.seeds}." if claim.seeds else ""
     return f"{line} *{'First seed' if seeds else 'This run'}:* {claim.ours}.{seeds}{asked}"
 

@@ -87,8 +87,8 @@ class Sheet:
             return "\n\n".join(dict.fromkeys(outcome.failure for outcome in failures))
         number, seconds = len(self.absent), sum(map(estimate.seconds, self.absent))
         return (
-            f"{number} training{'s are' if number > 1 else ' is'} missing in the record and on this machine: at most "
-            f"about {duration(seconds)} on one core. To compute {'them' if number > 1 else 'it'}:\n\n"
+            f"{number} training{'s are' if number > 1 else ' is'} missing from the record and from this machine. To "
+            f"compute {'them' if number > 1 else 'it'}, which takes at most about {duration(seconds)} on one core:\n\n"
             f"catapults compute {self.run.name}{'' if self.preset == 'book' else f' --preset {self.preset}'}"
         )
 

@@ -100,14 +100,14 @@ def _parameters(run: Run, preset: str) -> str:
     rows = [
         (
             f"`{p.name}`",
-            f"`{p.annotation}`",
+            p.in_words,
             "same" if ours[p.name] == theirs[p.name] else written(theirs[p.name]),
             written(ours[p.name]),
             p.meaning,
         )
         for p in run.chapter.parameters.values()
     ]
-    header = ("parameter", "type", "`paper`", "this page", "meaning")
+    header = ("parameter", "type", "the paper", "this page", "meaning")
     return f":::{{div}} parameters\n{table(header, rows)}\n:::"
 
 
@@ -207,7 +207,7 @@ def _table_of_presets(sheets: Mapping[str, Sheet]) -> str:
 
 
 def _table_of_parameters(chapter: Chapter) -> str:
-    rows = [(f"`{p.name}`", f"`{p.annotation}`", f"`{p.default!r}`", p.meaning) for p in chapter.parameters.values()]
+    rows = [(f"`{p.name}`", p.in_words, f"`{p.default!r}`", p.meaning) for p in chapter.parameters.values()]
     return table(("parameter", "type", "default", "meaning"), rows)
 
 

@@ -51,7 +51,7 @@ def catapults(run: RaisedRun) -> Figure:
     if small is not None:
         end = "The training from the small initialisation diverges"
         caption += f" {end if small.diverged else 'Dotted: from the small initialisation (Fig. 25)'}."
-    return save(caption, f"Two plots of marks above each other. By number of catapults, {'; '.join(listed)}.")
+    return save(caption, f"Two scatter plots, one above the other. By number of catapults, {'; '.join(listed)}.")
 
 
 def validation(run: RaisedRun) -> Figure:
@@ -59,7 +59,7 @@ def validation(run: RaisedRun) -> Figure:
     labelled = {f"{k} raise{'s' * (k != 1)}": result for k, result in enumerate(run.raised)}
     if run.small is not None:
         labelled["small initialisation"] = run.small
-    return _validation(labelled, "Each line is a training with another number of raises of the rate.")
+    return _validation(labelled, "Each line is a training with a different number of raises of the rate.")
 
 
 def rates(run: RaisedRun) -> Figure | None:
@@ -134,10 +134,10 @@ def batch_sizes(run: BatchRun) -> Figure:
     spread = f"Mean and standard deviation over {len(e.seeds)} seeds" if len(e.seeds) > 1 else "One seed"
     most = any(not run.compared(rate, size) for rate in e.learning_rates for size in e.batch_sizes)
     return save(
-        f"Steps above the batch's critical rate until the best validation, which the paper counts as catapults, "
+        f"Steps above the batch's critical rate until the best validation (the paper counts them as catapults), "
         f"{test.title} and AGOP alignment, by batch size (drawn like the paper's Fig. 9). {spread}."
-        f"{_left_out(run.results.values(), ', and all of a batch size of which most do' if most else '')}",
-        f"Three plots above each other over the batch size, with error bars. {'; '.join(words)}.",
+        f"{_left_out(run.results.values(), ', and all with a batch size at which most diverge' if most else '')}",
+        f"Three plots, one above the other, over the batch size, with error bars. {'; '.join(words)}.",
     )
 
 
@@ -160,7 +160,7 @@ def batch_validation(run: BatchRun, small: bool = False) -> Figure | None:
         return None
     rate = e.learning_rates[-1 if small else 0]
     labelled = {f"batch size {size}": run.of(rate, size)[0] for size in e.batch_sizes}
-    note = f"Each line is the first seed's training with another batch size, at η = {rate}.".replace("eta_", "η_")
+    note = f"Each line is the first seed's training with a different batch size, at η = {rate}.".replace("eta_", "η_")
     return _validation(labelled, note, "-small" if small else "", log=True)
 
 
@@ -184,7 +184,7 @@ def optimizers(run: OptimizerRun) -> Figure:
     return save(
         f"{test.title.capitalize()} against AGOP alignment, a mark for each optimiser and seed (drawn like the paper's "
         f"Fig. 11).{_left_out(run.results.values())}",
-        f"Marks in a plane. Mean alignment and {test.title}: {'; '.join(words)}.",
+        f"Scatter plot. Mean alignment and {test.title}: {'; '.join(words)}.",
     )
 
 

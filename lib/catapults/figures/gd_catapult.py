@@ -68,9 +68,9 @@ def loss_split(run: GDRun) -> Figure:
         parts = f"its two parts, one panel for each s = {', '.join(first)} and {last}: in the top-s eigenspace"
     return save(
         f"The training loss (wide grey line) and {parts} of the tangent "
-        f"kernel (solid) and in the rest (dashed) (drawn like the paper's Fig. {'16' if len(tops) > 1 else '3'}). "
+        f"kernel (solid) and in the rest (dashed); drawn like the paper's Fig. {'16' if len(tops) > 1 else '3'}. "
         f"{SHADED.format(run.threshold)}",
-        f"Three lines over the iterations{', one panel a dimension' if len(tops) > 1 else ''}, logarithmic loss axis. "
+        f"Three lines over the iterations{', a panel per dimension' if len(tops) > 1 else ''}, logarithmic loss axis. "
         f"{_course(run)} {' '.join(_course_of_parts(run, s) for s in tops)}",
     )
 
@@ -94,7 +94,7 @@ def hessian_along(run: GDRun) -> Figure:
             plain_numbers(axis, *limits)
     if len(iterations) == 1:
         course = (
-            f"They hold one dot each: at iteration {iterations[0]} the Hessian's critical rate is {number(exact[0])}, "
+            f"Each holds one dot: at iteration {iterations[0]} the Hessian's critical rate is {number(exact[0])}, "
             f"{run.threshold} is {number(approximate[0])}."
         )
     else:
@@ -104,7 +104,7 @@ def hessian_along(run: GDRun) -> Figure:
         )
     return save(
         f"The critical learning rate by the Hessian of the loss and by the tangent kernel, over the iterations (left) "
-        "and against each other, one dot an iteration (right; the dotted diagonal is equality; drawn like the paper's "
+        "and against each other, one dot per iteration (right; the dotted diagonal is equality; drawn like the paper's "
         "Fig. 12, which is for SGD). "
         f"{SHADED.format(run.threshold)}",
         "Left, two lines over the iterations, right, one against the other as dots with the diagonal dotted, all axes "

@@ -41,7 +41,7 @@ def rates(run: MatchRun) -> Figure:
     return save(
         "Match rates: of the steps on which the loss rises, the share with η > η_crit(X_batch). The paper's Table 2, "
         "ours by the loss of the whole set, as the paper counts, and ours by that of the step's batch. Dotted lines: "
-        "the share of all steps, which rises at random would give. Bars: one standard deviation over the seeds.",
+        "the same share of all steps; random rises would match as often. Bars: one standard deviation over the seeds.",
         f"Dots with error bars for three networks, in per cent; {'; '.join(words)}.",
     )
 

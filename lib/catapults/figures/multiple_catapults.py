@@ -49,7 +49,7 @@ def loss_split(phase: Phase, name: str, whose: str) -> Figure:
         _mark_rates(axes, phase)
     return save(
         f"The training loss (wide grey line) under {whose} schedule and its two parts: in the top-{s} eigenspace of "
-        f"the tangent kernel (solid) and in the rest (dashed) (drawn like the paper's Fig. 17). "
+        f"the tangent kernel (solid) and in the rest (dashed); drawn like the paper's Fig. 17. "
         f"{SHADED.format(phase.threshold)} {_RATES}",
         f"Three lines over the iterations, logarithmic loss axis. {_course(h)} {_spikes(phase)} The part in the "
         f"top-{s} eigenspace goes from {number(top[0])} to at most {number(top.max())} and ends at {number(top[-1])}; "
@@ -72,7 +72,7 @@ def restarts(run: MultipleRun) -> Figure:
         axes.legend()
     return save(
         "Training loss of gradient descent from the start at the rates with which the two schedules end (drawn "
-        "like the paper's Fig. 18). A line that breaks off diverges.",
+        "like the paper's Fig. 18). Where a line breaks off, training diverges.",
         f"Two lines over the iterations, logarithmic loss axis. At the paper's final rate, {number(paper.final_rate)}: "
         f"{_course(paper.history)} At ours, {number(ours.final_rate)}: {_course(ours.history)}",
     )

@@ -36,7 +36,7 @@ def cost(run: ScalingRun) -> Figure:
     return save(
         f"Above, the time of a step that measures kernel, norm and split, over that of a plain step; the thin dotted "
         f"lines count multiplications only.{bound} Below, both in milliseconds: ours with filled markers, the plain "
-        f"one thin with open markers. Medians on {run.device}, both axes logarithmic.",
+        f"step as thin lines with open markers. Medians on {run.device}, both axes logarithmic.",
         f"Two panels over the number of samples, logarithmic axes. "
         f"{' '.join(_course(name, points) for name, points in run.points.items())}",
     )

@@ -12,7 +12,7 @@ from .base import INK, NORM, REST, TOP, TOTAL, canvas, log_over_iterations, math
 _MARKS = "Bar along the bottom: steps with η > η_crit of the batch."
 _CIRCLES = "Circles: the peaks that are counted as spikes."
 _BELOW = 100  # times below the smallest loss a part of it is cut off
-_CUT = "The axis goes down to a hundredth of the smallest loss at most."
+_CUT = "Values below a hundredth of the smallest loss are cut off."
 _AROUND = 15  # iterations on either side of the spike that is drawn large
 
 
@@ -59,13 +59,13 @@ def loss_split(run: SGDRun) -> Figure | None:
         axes.set(xlabel="iteration")
     return save(
         f"The training loss (wide grey line) and its two parts: in the top-{s} eigenspace of the tangent kernel of the "
-        f"whole training set (solid) and in the rest (dashed) (drawn like the paper's Fig. 7). {_CUT} {_MARKS}",
+        f"whole training set (solid) and in the rest (dashed); drawn like the paper's Fig. 7. {_CUT} {_MARKS}",
         f"Three lines over the iterations, logarithmic loss axis. {_course(run, h)} {_course_of_parts(run)}",
     )
 
 
 def highest_spike(run: SGDRun) -> Figure | None:
-    """The highest spike from near: split of the loss above, norm of the kernel below; None where there is none, or
+    """The highest spike close up: split of the loss above, norm of the kernel below; None where there is none, or
     where the kernel was not measured along the run."""
     h, found = run.history, run.spikes
     if not found or np.isfinite(h.kernel_norm).sum() < 2:
@@ -79,8 +79,8 @@ def highest_spike(run: SGDRun) -> Figure | None:
         below.set(ylabel="norm ‖K‖", xlabel="iteration")
         log_over_iterations(below, last, first)
     return save(
-        f"The highest spike from near: iterations {first} to {last}. Above the loss (wide grey line) and its two "
-        f"parts, in the top-{run.experiment.top} eigenspace (solid) and in the rest (dashed); below the norm of the "
+        f"A close-up of the highest spike: iterations {first} to {last}. Above, the loss (wide grey line) and its two "
+        f"parts, in the top-{run.experiment.top} eigenspace (solid) and in the rest (dashed); below, the norm of the "
         f"tangent kernel. {_CUT} {_MARKS}",
         f"Two plots over iterations {first} to {last}, logarithmic axes. The loss rises from "
         f"{number(h.loss[top.start])} at iteration {top.start} to {number(h.loss[top.peak])} at iteration {top.peak} "
@@ -109,7 +109,7 @@ def hessian(run: SGDRun) -> Figure | None:
             plain_numbers(axis, *limits)
     return save(
         "The critical learning rate of the batches by the tangent kernel against that by the Hessian of the batch's "
-        "loss, one dot a step (drawn like the paper's Fig. 12). The dotted diagonal is equality.",
+        "loss, one dot per step (drawn like the paper's Fig. 12). The dotted diagonal is equality.",
         f"Scatter plot of {len(exact)} steps, logarithmic axes, with the diagonal dotted. The rates by the Hessian lie "
         f"between {number(exact.min())} and {number(exact.max())}, those by the kernel between {number(kernel.min())} "
         f"and {number(kernel.max())}.",
@@ -129,9 +129,9 @@ def _critical_rates(run: SGDRun, h: History, name: str, where: str) -> Figure:
         log_over_iterations(above, len(h))
         _draw_loss(below, h, spikes)
         below.set(xlabel="iteration")
-    least = "below it (triangles)" if h.exceeds.any() else "none below it"
+    least = "triangles are below it" if h.exceeds.any() else "none is below it"
     return save(
-        f"Above, the critical learning rate of each step's batch{where}, beside the learning rate η (line): {least}. "
+        f"Above, the critical learning rate of each step's batch{where}, with the learning rate η as a line: {least}. "
         f"Below, the loss on the whole training set (drawn like the paper's Fig. "
         f"{'5' if run.experiment.batch_size == 1 else '6a'}). {_marks(spikes)}",
         f"Two plots over the iterations, logarithmic axes. Above, dots between {number(batch.min())} and "

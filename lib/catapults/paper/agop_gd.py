@@ -82,7 +82,7 @@ def _catapults(run: RaisedRun) -> Claim:
         "raising the rate again and again causes several catapults",
         "yes (section 3.2, Figs. 8, 27, 28)",
         f"{listed} {raises}",
-        "at least two more than without a raise, in some training that does not diverge",
+        "at least two more than without a raise, in at least one training that does not diverge",
         verdict(None if first.diverged else most >= first.spikes + 2),
         f"The trainings {raises} have {listed} catapults: peaks of the training loss that stand out by a factor of "
         "two.",
@@ -108,7 +108,7 @@ def _closer(run: RaisedRun) -> Claim:
         f"{_catapults_of(fewest)} and {words[1]} with {_catapults_of(most)}."
     )
     if fewest.spikes == most.spikes:
-        sentence = "No training has more catapults than another, so that their pictures are not compared."
+        sentence = "No training has more catapults than another, so their pictures are not compared."
     return Claim(
         "with more catapults the picture of the AGOP is closer to the true one",
         "the features are learned better (appendix D.2, Fig. 26)",
@@ -142,9 +142,9 @@ def _small(run: RaisedRun) -> Claim:
         f"a small initialisation gives the smallest {test.title} and the best alignment",
         "yes (appendix D.2, Fig. 25)",
         f"{words[0]}{end.removesuffix(',')}; the best with catapults {words[1]}",
-        f"as good, within {SAME:g} of the alignment and {100 * SAME:g} % of the {test.title}",
+        f"as good, within {SAME:g} in alignment and {100 * SAME:g} % in {test.title}",
         verdict(None if small.diverged or math.isnan(sum(ours + best)) else bool(as_good)),
-        f"From the small initialisation{end} {test.title} and alignment are {words[0]}; the best of the trainings with "
+        f"With the small initialisation{end} {test.title} and alignment are {words[0]}; the best of the trainings with "
         f"catapults have {words[1]}.",
         ("figure 25",),
     )
@@ -173,7 +173,7 @@ def _no_alignment(run: RaisedRun) -> Claim:
     first, best = _without_and_with(run, ALIGNMENT)
     without, with_raises = ALIGNMENT.write(first), ALIGNMENT.write(best)
     return Claim(
-        "nor the alignment",
+        "catapults do not improve the alignment where f* has full rank",
         "they do not (appendix D.4, Fig. 28)",
         f"{without} without, at best {with_raises} with",
         f"no better by more than {SAME:g}",

@@ -90,7 +90,7 @@ def left_out(run: BatchRun, rate: Rate) -> str:
         + ("" if run.compared(rate, size) else ", which is not compared")
         for size, count in run.left_out(rate).items()
     ]
-    return f"left out, as they diverge at the rate {written(rate)}: {'; '.join(notes)}" if notes else ""
+    return f"left out, because they diverge at the rate {written(rate)}: {'; '.join(notes)}" if notes else ""
 
 
 def _sizes(run: BatchRun, *rates: Rate) -> list[int]:
@@ -118,7 +118,7 @@ def _none_above(run: BatchRun) -> Claim:
         "none",
         verdict(most == 0),
         f"At the rate {written(small)} {f'up to {number(most)}' if most else 'none'} of a training's steps are above "
-        "the batch's critical rate.",
+        "their batch's critical rate.",
         ("figure 10", "figure 34"),
     )
 
@@ -133,7 +133,7 @@ def _spread(run: BatchRun) -> Claim:
     return Claim(
         f"at the small rate the batch size has little effect on the {test.title}",
         "little (section 4, Figs. 10, 34)",
-        f"means over the batch sizes differ by {test.write(small)}; at the large rate by {test.write(large)}{note}",
+        f"the means of the batch sizes differ by {test.write(small)}; at the large rate by {test.write(large)}{note}",
         "at most half as much as at the large rate",
         verdict(None if math.isnan(large + small) else small <= large / 2),
         f"Between the batch sizes the mean {test.title} differs by {test.write(large)} at the rate {written(rates[0])} "

@@ -80,7 +80,7 @@ def follows(
         f"{listed}; rank correlation with the {order.name} {signed(rank)}" + note,
         f"Spearman's rank correlation at least {STRONG:g} in size and both ends in order, with the paper's sign",
         verdict(holds),
-        f"{capital(f'{order.beginning}the {measurement.title}')} by {order.name} is {listed}"
+        f"{capital(f'{order.beginning}the {measurement.title}')} by {order.name} (in brackets) is {listed}"
         f"{'' if math.isnan(rank) else f'; the rank correlation is {signed(rank)}'}{note}.",
         shown_in,
     )

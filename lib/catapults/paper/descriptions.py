@@ -66,7 +66,7 @@ def seeds(pages: Sequence[Page]) -> str:
     if len(pages) == 1:
         return ""
     numbers = ", ".join(str(page.seed) for page in pages)
-    return f"Seeds: {numbers}. Figures and sentences show the first; the table of claims counts all."
+    return f"Seeds: {numbers}. Figures and sentences show the first; the table of claims counts all of them."
 
 
 def _descent(run: GDRun) -> str:
@@ -110,5 +110,5 @@ def _scaling(run: ScalingRun) -> str:
         f"The {FCN} has {e.width} neurons and {e.input_dim} inputs; the {CNN} has {e.depth} weight layers, "
         f"{e.channels} channels and images of {e.image_size}×{e.image_size} pixels in 3 colours. Both were trained on "
         f"{run.device} at learning rate {e.learning_rate}, in each round from the same weights. A round has "
-        f"{WARM_STEPS} plain steps and {WARM_STEPS} of ours after a first one; there were {counted} rounds."
+        f"{WARM_STEPS} plain steps, and {WARM_STEPS} of ours after a first one; there were {counted} rounds."
     )

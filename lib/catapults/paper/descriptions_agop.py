@@ -51,7 +51,7 @@ def _raises(run: RaisedRun) -> str:
     text = (
         f"Learning rates: {_rate(e.learning_rate)}. Every {e.critical_every} iterations the critical rate is "
         f"measured. From {e.settle} iterations after the last raise on, a rate above the critical one is lowered to "
-        f"half of that; this {happened}."
+        f"half of the critical rate; this {happened}."
     )
     if run.literal is not None:
         text += f" The paper's own schedule, {_rate(e.literal_schedule)}, is tried as well."
@@ -66,7 +66,7 @@ def _batches(run: BatchRun) -> str:
     shuffled = "drawn without replacement until all samples have been used"
     sampling = "drawn with replacement" if e.replacement else shuffled
     return (
-        "Where an epoch is longer than that, it is checked after each epoch. Learning rate: "
+        "If an epoch is longer than that, the loss is checked after each epoch. Learning rate: "
         f"{' and '.join(_with_critical(run, rate) for rate in e.learning_rates)}. Batches are {sampling}; a batch of "
         f"{e.n_train} is gradient descent."
     )
@@ -91,7 +91,7 @@ def _task(page: LearningPage, every: Sequence[Fitted], results: Results) -> str:
     egop = "The EGOP is exact." if strong is None else _strong(strong, results[strong])
     stop = f"Training ends when its loss is below {number(page.stop_below)}, or after {page.steps} steps"
     if page.patience is not None:
-        stop += f", or {page.patience} evaluations after the best one"
+        stop += f", or {page.patience} checks after the best validation"
     return (
         f"{data_and_network(page, source, every[0].parameters)} Validation and test set have {page.n_validation} and "
         f"{page.n_test} samples. {egop} {stop}; the loss is checked every {page.evaluate_every} steps."
@@ -127,7 +127,7 @@ def _ends(page: LearningPage, every: Sequence[Fitted]) -> str:
     diverged, converged = sum(r.diverged for r in every), sum(r.converged for r in every)
     reach = f"{converged} of {len(every)} trainings end below a loss of {number(page.stop_below)}"
     end = f"{reach}, {diverged} diverge{'s' * (diverged == 1)}."
-    return end + (" What diverges is counted, and left out of every mean and comparison." if diverged else "")
+    return end + (" Trainings that diverge are counted, but left out of every mean and comparison." if diverged else "")
 
 
 def _counted(number: int) -> str:

@@ -47,7 +47,7 @@ def _rate(run: GDRun, quote: CriticalRate | None) -> Claim:
         "the learning rate exceeds the critical one",
         theirs,
         f"{number(eta)} against {number(critical)} ({number(eta / critical)} times)",
-        "none; a multiple that we chose" if relative else "none",
+        "none; set as a multiple of the critical rate" if relative else "none",
         GIVEN if relative else verdict(eta > critical),
         f"The learning rate is η = {number(eta)} and the critical one {run.threshold} = {number(critical)} at "
         f"initialisation: η is {number(eta / critical)} times the critical rate"
@@ -97,8 +97,8 @@ def _norm(run: GDRun) -> Claim:
             f"The norm ‖K‖ starts at {number(first)}, is at most {number(norm.max())} and at least "
             f"{number(norm[lowest])} (iteration {lowest}), and ends at {number(last)}, "
             + ("below" if last < threshold else "above")
-            + f" the line at {number(threshold)}; the critical rate goes from {number(run.critical_learning_rate)} to "
-            f"{number(run.history.critical_learning_rate[-1])}."
+            + f" the dotted line at {number(threshold)}; the critical rate goes from "
+            f"{number(run.critical_learning_rate)} to {number(run.history.critical_learning_rate[-1])}."
         )
     return Claim(
         "after the spike the norm of the tangent kernel is lower",
@@ -114,14 +114,14 @@ def _top(run: GDRun) -> Claim:
     tops, s = run.history.tops, run.top
     shares = {top: 100 * run.share_of_spike_in_top(top) for top in tops}
     if math.isnan(shares[s]):
-        ours, course = "no spike", "There is no spike that could be attributed to an eigenspace."
+        ours, course = "no spike", "There is no spike that could be assigned to an eigenspace."
     else:
         listed = ", ".join(f"{share:.1f} % in the top {top}" for top, share in shares.items())
         ours = f"{listed} of the rise to the peak" + ("; the rest is lower there" if shares[s] > 100 else "")
         if shares[s] > 100:
             course = (
-                f"All of the loss's rise to its peak lies in the top-{s} eigenspace; at the peak the rest is below its "
-                "start."
+                f"All of the loss's rise to its peak lies in the top-{s} eigenspace; the rest is lower at the peak "
+                "than at the start."
             )
         else:
             course = f"Of the loss's rise to its peak, {shares[s]:.1f} % lies in the top-{s} eigenspace."
@@ -146,7 +146,7 @@ def _rest(run: GDRun) -> Claim:
     else:
         course = (
             f"The rest, {name}, starts at {number(start)} and never rises above its lowest value so far by more than "
-            f"{100 * rise:.1f} % of that start."
+            f"{100 * rise:.1f} % of its initial value."
         )
     return Claim(
         f"the rest of the loss, L>{s}, decreases almost monotonically",
@@ -166,9 +166,9 @@ def _few(run: GDRun) -> Claim:
         f"at most {most} at a time",
         f"1 to {allowed}, the paper's largest s",
         verdict(None if run.history.diverged or most == 0 else most <= allowed),
-        "In no eigendirection and at no iteration does η exceed the critical rate."
+        "At no iteration does η exceed the critical rate of any eigendirection."
         if most == 0
-        else f"The largest number of eigendirections in which η exceeds the critical rate at the same time is {most}.",
+        else f"The number of eigendirections whose critical rate η exceeds at the same time is at most {most}.",
     )
 
 
@@ -194,7 +194,7 @@ def _hessian_along(run: GDRun) -> Claim:
     elif len(iterations) == 2:
         ours, course, holds = "measured twice", "Along the run the Hessian was measured too rarely to compare.", None
     elif not (np.ptp(exact) and np.ptp(approximate)):  # there is no correlation
-        ours, course, holds = "constant", "Along the run a critical rate stays the same.", None
+        ours, course, holds = "constant", "Along the run one of the critical rates stays the same.", None
     elif run.peak and not ((iterations > 0) & (iterations <= run.peak)).any():
         ours, holds = f"measured at {len(iterations)} iterations, none of them in the spike", None
         course = f"The Hessian was measured at {len(iterations)} iterations, none of them in the spike."
@@ -236,7 +236,7 @@ def _average(run: GDRun, quote: CriticalRate | None) -> Claim:
         "the loss is averaged over samples and outputs",
         "not said" if theirs is None else f"not said; the critical rate is {number(theirs)}",
         f"{number(both)} if averaged over both, {number(samples)} over samples only",
-        "none; we chose the nearer reading",
+        "none; we chose the reading that comes nearer",
         GIVEN,
         f"With {run.outputs} outputs, a loss averaged over samples and outputs has the critical rate nc/‖K‖ = "
         f"{number(both)}; one averaged over samples and summed over outputs n/‖K‖ = {number(samples)}.{said}",

@@ -89,7 +89,7 @@ def search_result(run: MatchRun) -> Text:
         meeting = sum(bool(_meets(rate, theirs)) for rate in known)
         low, high = (number(pick(known)) for pick in (min, max))
         settings = "1 setting" if len(known) == 1 else f"{len(known)} settings"
-        text = f"For the {NETWORKS[name]} {settings} gave a match rate, from {low} % to {high} %"
+        text = f"For the {NETWORKS[name]}, {settings} gave a match rate, from {low} % to {high} %"
         sentences.append(
             text + ("." if theirs is None else f"; {meeting} of these meet the paper's {_percent(theirs)}.")
         )
@@ -106,7 +106,7 @@ def _rate(network: str, rates: Rates, reading: Reading, theirs: MatchRate | None
     chosen = ""
     if theirs is not None and e.learning_rate != theirs.learning_rate:
         chosen = f"; at a rate that we chose, {e.learning_rate}, not the paper's {number(theirs.learning_rate)}"
-    sentence = f"For the {network} η > η_crit(X_batch) on {_plus_minus(mean, deviation)} of the steps on which "
+    sentence = f"For the {network}, η > η_crit(X_batch) on {_plus_minus(mean, deviation)} of the steps on which "
     sentence += f"{READINGS[reading]} rises"
     sentence += "." if math.isnan(mean) else f", and on {_plus_minus(rates.base(reading), math.nan)} of all steps."
     if theirs is not None:

@@ -82,7 +82,7 @@ def _norm(run: MultipleRun) -> Claim:
         "‖K‖ is lower after each catapult",
         "it decreases during a catapult (section 3.2)",
         f"after {lower} of {len(norms)}",
-        "each, from the last low of the loss to its return",
+        "after each, compared from the low of the loss before it to its return",
         verdict(lower == len(norms) if norms else None),
         f"Both schedules together give {_catapults(len(norms))}; after {lower} of them ‖K‖ is lower than before."
         if norms
@@ -94,9 +94,9 @@ def _smaller(run: MultipleRun) -> Claim:
     """The kernel at the end of our schedule beside what one catapult has left of it when the second begins."""
     found, norm = run.ours.catapults, run.ours.history.kernel_norm
     if run.ours.history.diverged:
-        ours, holds, course = "diverges", None, "Our schedule diverges, so that no ‖K‖ at its end can be compared."
+        ours, holds, course = "diverges", None, "Our schedule diverges, so there is no final ‖K‖ to compare."
     elif len(found) < 2:
-        ours, holds, course = "fewer than two catapults", None, "There are not several catapults to compare with one."
+        ours, holds, course = "fewer than two catapults", None, "There are not several catapults to compare one with."
     else:
         single, many = float(norm[found[1].start]), float(norm[-1])
         ours, holds = f"{number(single)} before the second, {number(many)} after {len(found)}", many < single / 2
@@ -155,7 +155,7 @@ def _restart(phase: Phase, restart: Phase, name: str, quote: FinalRate | None) -
             f"{number(h.loss[-1])} after {len(h)} iterations."
         )
     return Claim(
-        f"from the start, the rate with which {name} ends diverges",
+        f"training diverges if it starts at the rate with which {name} ends",
         theirs,
         ours,
         f"{len(h)} iterations" + ("" if quote is None else "; needs the paper's final rate, ± 10 %"),
@@ -178,7 +178,7 @@ def _top(run: MultipleRun) -> Claim:
         verdict(within == len(shares) if shares else None),
         f"Catapults with at least 95 % of their rise in the top-{s} eigenspace: {within} of {len(shares)}{smallest}."
         if shares
-        else "There is no catapult that could be attributed to an eigenspace.",
+        else "There is no catapult that could be assigned to an eigenspace.",
         ("figure 17",),
     )
 

@@ -38,7 +38,7 @@ def provenance(page: Page, results: Results) -> Text:
         "changed since": _changed(outcomes),
         "this page": _executed(),
     }
-    return Text(table(("made with", ""), facts.items()), {"kind": "provenance"} | facts)
+    return Text(table(("what made this page", ""), facts.items()), {"kind": "provenance"} | facts)
 
 
 def outcomes_of(experiments: Iterable[Experiment], results: Results) -> list[Outcome]:
@@ -88,7 +88,7 @@ def _changed(outcomes: Sequence[Outcome]) -> str:
     """The modules, for results of the record."""
     behind = [outcome for outcome in outcomes if outcome.changed]
     if not behind:
-        return "nothing: the code that is here would compute them the same way"
+        return "nothing: today's code would compute them in the same way"
     modules = ", ".join(f"`{name}`" for name in sorted({name for outcome in behind for name in outcome.changed}))
     which = "all results" if len(behind) == len(outcomes) else f"{len(behind)} of the {len(outcomes)} results"
     return f"{modules}, through which the trainings of {which} ran"

@@ -52,14 +52,14 @@ def limit(run: ScalingRun) -> Text:
     point = run.bounded
     if point is None:
         sizes = f"{BOUND_INPUTS:,} inputs, the width {BOUND_WIDTH:,} and n = {BOUND_SAMPLES:,}"
-        return Text(f"Our bound on a step is for {sizes}: this run has other sizes.")
+        return Text(f"Our bound on a step is for {sizes}; this run has other sizes.")
     if point.ratio <= ALLOWED_RATIO:
         return Text(f"The step's bound holds: {number(point.ratio)} plain steps, {ALLOWED_RATIO} allowed.")
     text = f"The step's bound does not hold: {number(point.ratio)} plain steps, {ALLOWED_RATIO} allowed."
     if point.expected_ratio > ALLOWED_RATIO:
         text += (
-            f" This is no matter of details: with {run.experiment.input_dim} inputs the kernel's multiplications alone "
-            f"are {number(point.expected_ratio - 1)} times those of a plain step."
+            f" No detail of the code would change this: with {run.experiment.input_dim} inputs the kernel's "
+            f"multiplications alone are {number(point.expected_ratio - 1)} times those of a plain step."
         )
     return Text(text)
 

@@ -75,16 +75,16 @@ def _rate(run: SGDRun) -> Claim:
     eta, many = h.learning_rate, int(h.exceeds.sum())
     rate = number(eta[0]) if np.ptp(eta) == 0 else f"{number(eta.min())} to {number(eta.max())}"
     initial = h.critical_learning_rate[0]
-    whole = f"At initialisation the critical one of the whole training set, {run.threshold}, is {number(initial)}. "
+    whole = f"At initialisation the critical rate of the whole training set, {run.threshold}, is {number(initial)}. "
     whole = whole if math.isfinite(initial) else ""
     return Claim(
         "the learning rate exceeds the critical rate of some batches",
         "greater than η_crit(X_batch) for some of the batches (section 3.3)",
         f"at {many} of {len(h)} steps",
-        "none; a rate that we chose",
+        "none; we chose the rate",
         GIVEN,
         f"The learning rate is {rate}. {whole}The critical rates of the batches range from {number(batch.min())} to "
-        f"{number(batch.max())} along the run; the rate exceeds them at {many} of {len(h)} steps.",
+        f"{number(batch.max())}; the learning rate exceeds that of its batch at {many} of {len(h)} steps.",
     )
 
 
@@ -145,8 +145,8 @@ def _exact(run: SGDRun) -> Claim:
         f"no miss, no false alarm; jumps are rises by {size}; needs batches of one sample",
         verdict(m.misses == m.false_alarms == 0 if one and m.rises + m.false_alarms else None),
         f"Steps on which the loss of the whole training set rises by {size} and η exceeds η_crit(X_batch): {m.hits}. "
-        f"Misses, where it rises so much although η does not exceed: {m.misses}. False alarms, where η exceeds and it "
-        f"does not rise so much: {m.false_alarms}.",
+        f"Misses, where it rises as much although η does not exceed: {m.misses}. False alarms, where η exceeds but it "
+        f"does not rise as much: {m.false_alarms}.",
     )
 
 
@@ -167,9 +167,9 @@ def _calm(run: SGDRun) -> Claim:
         f"η = {number(h.learning_rate[0])}: {_spikes_of(spikes)}; the loss rises on {m.rises} of {steps} steps",
         tolerance,
         verdict(holds),
-        f"At the rate {number(h.learning_rate[0])} the critical rates of the batches are "
+        f"The second training has the rate {number(h.learning_rate[0])}; the critical rates of its batches are "
         f"{number(h.batch_critical_learning_rate.min())} or more, "
-        + ("all above it" if not exceeding else f"below it on {exceeding} steps")
+        + ("all above that rate" if not exceeding else f"below that rate on {exceeding} steps")
         + f". The loss has {_spikes_of(spikes)}. "
         + (monotone if steps else "")
         + f"It goes from {number(h.loss[0])} to {number(_last(h.loss))}"
@@ -184,7 +184,7 @@ def _norm(run: SGDRun) -> Claim:
     falls = [1 - after / before for before, after in known]
     typical = f"; the median change is {-100 * float(np.median(falls)):+.1f} %" if known else ""
     every = run.experiment.kernel_every
-    between = f" It was measured every {every} steps, so that steps before and after a spike count with it."
+    between = f" It was measured every {every} steps, so some steps before and after a spike count with it."
     between = between if every is not None and every > 1 else ""
     return Claim(
         "‖K‖ is lower after each spike",
@@ -206,8 +206,8 @@ def _between(run: SGDRun) -> Claim:
     return Claim(
         "between the spikes ‖K‖ rises or stays",
         "mostly increasing or unchanged at other steps (section 3.3)",
-        f"{up} of {len(outside)} times; all together by a factor of {number(total['out'])}",
-        "more than half of the times it falls by at most 0.1 % between measurements; needs a spike",
+        f"in {up} of {len(outside)} cases; overall by a factor of {number(total['out'])}",
+        "in more than half of the cases it falls by at most 0.1 % between measurements; needs a spike",
         verdict(up > len(outside) / 2 if inside.any() and len(outside) else None),
         f"Outside of the spikes ‖K‖ rises, stays, or falls by no more than 0.1 % from one measurement to the next in "
         f"{up} of {len(outside)} cases. Outside spikes ‖K‖ {_overall(total['out'])}"
@@ -228,7 +228,7 @@ def _top(run: SGDRun) -> Claim:
         verdict(within == len(shares) if shares and run.experiment.batch_size > 1 else None),
         f"Spikes with at least 90 % of their rise in the top-{s} eigenspace: {within} of {len(shares)}{median}."
         if shares
-        else "There is no spike that could be attributed to an eigenspace.",
+        else "There is no spike that could be assigned to an eigenspace.",
     )
 
 
@@ -267,7 +267,9 @@ def _hessian(run: SGDRun) -> Claim:
     ours = f"correlation {correlation:.3f}, median difference {median:.1f} %, largest {largest:.0f} %"
     above = difference[run.hessian_exceeds]
     where = (
-        f" At the {len(above)} with η > η_crit(X_batch) the median is {np.median(above):.1f} %." if len(above) else ""
+        f" At the {len(above)} of them with η > η_crit(X_batch) the median is {np.median(above):.1f} %."
+        if len(above)
+        else ""
     )
     return Claim(
         statement,
@@ -285,12 +287,12 @@ def _converged(run: SGDRun) -> Claim:
     end = "diverges" if h.diverged else f"{number(_last(h.loss))} after {len(h)} steps"
     sentence = "The run diverges." if h.diverged else f"The run ends at a loss of {end}."
     if goal and not (h.diverged or h.converged):
-        sentence += f" It would stop below {number(goal)}."
+        sentence += f" It would have stopped at a loss below {number(goal)}."
     return Claim(
         "training converges",
         f"to a loss below {GOAL} (appendix F.3)",
         end,
-        f"needs a goal of {GOAL}, and a run that comes there or diverges",
+        f"needs a goal of {GOAL}, and a run that reaches it or diverges",
         verdict(h.converged if goal == GOAL and (h.diverged or h.converged) else None),
         sentence,
     )
