@@ -88,7 +88,7 @@ class Sheet:
         number, seconds = len(self.absent), sum(map(estimate.seconds, self.absent))
         return (
             f"{number} training{'s are' if number > 1 else ' is'} missing from the record and from this machine. To "
-            f"compute {'them' if number > 1 else 'it'}, which takes at most about {duration(seconds)} on one core:\n\n"
+            f"compute {'them' if number > 1 else 'it'}, which takes about {duration(seconds)} on one core, or less:\n\n"
             f"catapults compute {self.run.name}{'' if self.preset == 'book' else f' --preset {self.preset}'}"
         )
 

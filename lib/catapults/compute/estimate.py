@@ -9,12 +9,17 @@ from .. import data
 from ..experiments import Experiment, Network
 from ..experiments.descent import GradientDescent, Restart
 from ..experiments.fits import Fit, StrongModel
+from ..experiments.scaling import Scaling
 from ..experiments.stochastic import StochasticDescent
 
 _PER_SECOND = 2e10  # multiplications of one core in float32, measured with the fully connected networks
 _OVERHEAD = 2e-4  # seconds of a layer's part in a small step
 _MEASURING = 4  # small steps in the time of one that measures the kernel
 _PRODUCTS = 50  # with vectors, instead of a kernel that does not fit
+_HESSIAN = 12  # gradients in the time of a measurement of the Hessian
+_START = 1.0  # seconds of a process to begin and to read data
+_TIMING = 60.0  # seconds of the page on performance with the sizes of laptop
+_LONGEST = 30 * 24 * 3600.0  # seconds that a training may be estimated to take
 _LAYERS = {"vit": 12, "wrn": 3}  # calls of layers for each of ``depth``, where that is not one
 _SIDE = {"usps": 16, "fashion-mnist": 28}  # of images, in pixels; others have 32
 _VECTOR = 100  # inputs of the synthetic tasks
@@ -22,31 +27,38 @@ _COPIES = 6  # of all parameters that a training holds: weights, gradient, the b
 
 
 def seconds(experiment: Experiment) -> float:
-    """Of one core, at most: trainings that stop early take less. One second for an experiment of an unknown kind."""
+    """Of one core, roughly, if all steps are taken: trainings that stop early take less.
+
+    One second for an experiment of an unknown kind.
+    """
     e = experiment
     if isinstance(e, Restart):
         return seconds(e.of) * (e.steps / e.of.steps)
     network = e.network() if isinstance(e, StrongModel) else e
+    hessian = 0.0
     if isinstance(e, GradientDescent):
         batch, kernels, passes = e.n_train, {e.n_train: 1}, 0.0
+        hessian = _number(batch) * _HESSIAN / (e.hessian_every or math.inf)
     elif isinstance(e, StochasticDescent):
         batch, kernels = e.batch_size, {e.batch_size: 1, e.n_train: e.kernel_every or math.inf}
         passes = e.n_train / (3 * e.loss_every)
+        hessian = _number(batch) * _HESSIAN / (e.hessian_every or math.inf)
     elif isinstance(e, Fit):
         batch, kernels = e.batch_size, {e.batch_size: e.critical_every or math.inf}
         passes = (e.n_train + e.n_validation) / (3 * e.evaluate_every)
     elif isinstance(e, StrongModel):
         batch, kernels, passes = e.batch_size, {}, e.n_train / 60
     else:
-        return 1.0
+        return _TIMING if isinstance(e, Scaling) else 1.0
     _, multiplications, pair = size(network)
+    outputs = data.n_outputs(network.dataset) or 1
     layers = _number(network.depth) * _LAYERS.get(network.architecture, 1)
     overhead = _OVERHEAD * layers * (_MEASURING if kernels.get(e.n_train) == 1 else 1)
-    arithmetic = 4 * (_number(batch) + passes) * multiplications
+    arithmetic = ((1 + 3 * outputs) * _number(batch) + 4 * (passes + hessian)) * multiplications
     for n, every in kernels.items():
-        samples = _number(n)
-        arithmetic += min(samples**2 * pair, _PRODUCTS * 4 * samples * multiplications) / every
-    return _number(e.steps) * (overhead + arithmetic / _PER_SECOND)
+        rows = _number(n) * outputs
+        arithmetic += min(rows**2 * pair, _PRODUCTS * 4 * rows * multiplications) / every
+    return _START + _number(e.steps) * (overhead + arithmetic / _PER_SECOND)
 
 
 def size(network: Network) -> tuple[float, float, float]:
@@ -74,7 +86,7 @@ def size(network: Network) -> tuple[float, float, float]:
 
 
 def refuse_impossible(experiment: Experiment, device: str) -> None:
-    """Raise ``ValueError`` for an experiment that needs more memory than this machine has, naming what is too large.
+    """Raise ``ValueError`` for an experiment that needs more memory than this machine has, or a month of one core.
 
     The tangent kernel does not count: where it does not fit, its eigenspace comes from products with vectors.
     """
@@ -99,6 +111,10 @@ def refuse_impossible(experiment: Experiment, device: str) -> None:
         if not memory <= there:
             allowed = f"allowed is what fits into {there / 2**30:.0f} GiB"
             raise ValueError(f"{what} would need {memory / 2**30:.3g} GiB; {allowed}")
+    time = seconds(experiment)
+    if not time <= _LONGEST:
+        days = time / (24 * 3600)
+        raise ValueError(f"steps = {_shown(steps)}: would take about {days:.3g} days of one core; allowed are 30")
 
 
 def _number(value: int) -> float:
