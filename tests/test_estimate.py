@@ -105,3 +105,14 @@ class TestSeconds:
     )  # fmt: skip
     def test_grow_with_the_work(self, shorter, longer):
         assert 0 < estimate.seconds(shorter) < estimate.seconds(longer) < 1e5
+
+
+def test_a_training_of_months_is_refused(monkeypatch):
+    from catapults.experiments.descent import GradientDescent
+
+    network = dict(dataset="rank-2", architecture="fcn", depth=2, width=64, norm=None, image_size=None, n_train=32)
+    form = dict(labels="zero-one", parameterization="ntk", gain=1.0, bias=False, seed=0, top=2, hessian_every=None)
+    long = GradientDescent.create(**network, **form, learning_rate=1.0, steps=10**10 // 4)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"total": 2**50}))
+    with pytest.raises(ValueError, match=r"steps = 2500000000: would take about [\d.e+]+ days of one core; allowed are 30"):
+        estimate.refuse_impossible(long, "cpu")

@@ -12,7 +12,7 @@ from ..experiments.fits import Fit, StrongModel
 from ..experiments.scaling import Scaling
 from ..experiments.stochastic import StochasticDescent
 
-_PER_SECOND = 2e10  # multiplications of one core in float32, measured with the fully connected networks
+_PER_SECOND = 4e10  # multiplications of one core in float32, measured with networks of every kind
 _OVERHEAD = 2e-4  # seconds of a layer's part in a small step
 _MEASURING = 4  # small steps in the time of one that measures the kernel
 _PRODUCTS = 50  # with vectors, instead of a kernel that does not fit
