@@ -36,7 +36,7 @@ def compute(
     again: Annotated[bool, typer.Option(help="Also recompute recorded results that other code made.")] = False,
     pack: Annotated[Path | None, typer.Option(help="Only write a job for another machine to this folder.")] = None,
 ) -> None:
-    """Train what is missing of all runs, the longest first, or of some, in their order; results that exist are kept."""
+    """Train what is missing of some runs, or of all, the longest first; results that exist are kept."""
     pages = _pages(runs, preset, seeds)
     experiments = _different(pages.values())
     with environment(_results()), refusals():
@@ -55,7 +55,6 @@ def compute(
             scheduler=scheduler,
             hours=hours,
             again=again,
-            in_order=bool(runs),
             progress=True,
         )
     typer.echo(results.describe())
