@@ -1,15 +1,25 @@
 """What cannot fit is refused by name with the numbers, before any work; what takes longer is known to."""
 
 import re
+from typing import get_args
 
 import psutil
 import pytest
+import torch
 from catapults.compute import estimate, sweep, workers
+from catapults.compute.trainings.networks import at_initialisation
 from catapults.experiments.descent import Restart
+from catapults.experiments.network import Architecture
+from catapults.paper import descriptions
 from test_experiments import REAL, STRONG, descent, fit, sgd
 
 HUGE = 10**22
 IMAGES = {"dataset": "cifar-10:0,1"}
+SMALL = {
+    "else": {"depth": 10, "width": 8, "image_size": 8},
+    "myrtle": {"depth": 5, "width": 8, "image_size": 8},
+    "wrn": {"depth": 10, "width": 1, "image_size": 8},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +117,23 @@ class TestSeconds:
         assert 0 < estimate.seconds(shorter) < estimate.seconds(longer) < 1e5
 
 
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+def test_every_network_is_made_sized_and_described(architecture):
+    """Wherever its name has to be known, each by itself: none is taken for another."""
+    others = {
+        name: descent(**IMAGES, architecture=name, **SMALL.get(name, SMALL["else"])) for name in get_args(Architecture)
+    }
+    network = others.pop(architecture)
+
+    def parameters(of) -> int:
+        return sum(p.numel() for p in at_initialisation(of, torch.zeros(1, 3, 8, 8), 1).parameters())
+
+    own = parameters(network)
+    assert own not in map(parameters, others.values())
+    assert estimate.size(network)[0] == pytest.approx(own, rel=0.35)
+    assert f"{own:,} parameters" in descriptions.network(network, own)
+
+
 def test_a_training_of_months_is_refused(monkeypatch):
     from catapults.experiments.descent import GradientDescent
 
@@ -114,5 +141,7 @@ def test_a_training_of_months_is_refused(monkeypatch):
     form = dict(labels="zero-one", parameterization="ntk", gain=1.0, bias=False, seed=0, top=2, hessian_every=None)
     long = GradientDescent.create(**network, **form, learning_rate=1.0, steps=10**10 // 4)
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"total": 2**50}))
-    with pytest.raises(ValueError, match=r"steps = 2500000000: would take about [\d.e+]+ days of one core; allowed are 30"):
+    with pytest.raises(
+        ValueError, match=r"steps = 2500000000: would take about [\d.e+]+ days of one core; allowed are 30"
+    ):
         estimate.refuse_impossible(long, "cpu")

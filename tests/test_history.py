@@ -56,6 +56,8 @@ def test_views():
         history.split(2)
     with pytest.raises(ValueError, match="name = 'c': allowed are a, b"):
         history.quantity("c")
+    with pytest.raises(ValueError, match="name = 'c': the training measured none"):
+        dataclasses.replace(history, quantities=()).quantity("c")
 
 
 def test_the_last_rate_is_that_of_the_last_step():
