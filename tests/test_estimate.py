@@ -8,7 +8,7 @@ import pytest
 import torch
 from catapults.compute import estimate, sweep, workers
 from catapults.compute.trainings.networks import at_initialisation
-from catapults.experiments.descent import Restart
+from catapults.experiments.descent import GradientDescent, Restart
 from catapults.experiments.network import Architecture
 from catapults.paper import descriptions
 from test_experiments import REAL, STRONG, descent, fit, sgd
@@ -119,24 +119,24 @@ class TestSeconds:
 
 @pytest.mark.parametrize("architecture", get_args(Architecture))
 def test_every_network_is_made_sized_and_described(architecture):
-    """Wherever its name has to be known, each by itself: none is taken for another."""
-    others = {
-        name: descent(**IMAGES, architecture=name, **SMALL.get(name, SMALL["else"])) for name in get_args(Architecture)
-    }
-    network = others.pop(architecture)
+    """Everywhere its name has to be known: what it is made of is what no other one is, and of the estimated size."""
 
-    def parameters(of) -> int:
-        return sum(p.numel() for p in at_initialisation(of, torch.zeros(1, 3, 8, 8), 1).parameters())
+    def example(name: str) -> GradientDescent:
+        return descent(**IMAGES, architecture=name, **SMALL.get(name, SMALL["else"]))
 
-    own = parameters(network)
-    assert own not in map(parameters, others.values())
-    assert estimate.size(network)[0] == pytest.approx(own, rel=0.35)
-    assert f"{own:,} parameters" in descriptions.network(network, own)
+    def made(name: str) -> torch.nn.Module:
+        return at_initialisation(example(name), torch.zeros(1, 3, 8, 8), 1)
+
+    def layers(name: str) -> set[type]:
+        return {type(layer) for layer in made(name).modules()}
+
+    assert [name for name in get_args(Architecture) if layers(name) == layers(architecture)] == [architecture]
+    parameters = sum(p.numel() for p in made(architecture).parameters())
+    assert estimate.size(example(architecture))[0] == pytest.approx(parameters, rel=0.35)
+    assert f"{parameters:,} parameters" in descriptions.network(example(architecture), parameters)
 
 
 def test_a_training_of_months_is_refused(monkeypatch):
-    from catapults.experiments.descent import GradientDescent
-
     network = dict(dataset="rank-2", architecture="fcn", depth=2, width=64, norm=None, image_size=None, n_train=32)
     form = dict(labels="zero-one", parameterization="ntk", gain=1.0, bias=False, seed=0, top=2, hessian_every=None)
     long = GradientDescent.create(**network, **form, learning_rate=1.0, steps=10**10 // 4)
