@@ -155,7 +155,8 @@ def entries(folder, **changed):
     [
         ({"parameters": {"widht": 3}}, "run 'small', preset 'smoke': widht: unknown parameter"),
         ({"laptop": {"steps": 0}}, "run 'small', preset 'laptop': steps = 0"),
-        ({"parameter": {}}, "parameter\n.*[Ee]xtra"),
+        ({"parameter": {}}, "run 'small': parameter: unknown parameter; did you mean 'parameters'\\?"),
+        ({"smoke": 3}, "run 'small': smoke = 3: input should be a valid dictionary"),
     ],
 )
 def test_runs_are_checked_whole_before_any_work(tmp_path, changed, message):

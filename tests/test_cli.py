@@ -96,17 +96,17 @@ def test_results_lie_in_the_project_unless_the_person_says_where(root, named, mo
         (["run", "small", "-p", "width=-3", "-p", "steps=0"], "steps = 0"),
         (["run", "small", "-p", "device=tpu"], "device = 'tpu': allowed"),
         (["run", "small", "-p", "scheduler=here"], "scheduler = 'here': allowed"),
-        (["run", "smal"], "run = 'smal': allowed are broken, small"),
+        (["run", "smal"], "run = 'smal': did you mean 'small'? allowed are broken, small"),
         (["data", "fetch", "cifr-10"], "did you mean 'cifar-10'"),
         (["run", "small", "-p", f"width={10**20}"], f"width = {10**20}, depth = 2: "),
         (["run", "small", "-p", f"steps={10**15}"], f"steps = {10**15}: its history would need "),
-        (["compute", "smal"], "run = 'smal': allowed are broken, small"),
+        (["compute", "smal"], "run = 'smal': did you mean 'small'? allowed are broken, small"),
         (["compute", "small", "--preset", "huge"], "preset = 'huge': allowed are smoke, laptop, book, paper"),
         (["compute", "small", "--hours", "0"], "hours = 0.0: allowed are positive numbers"),
         (["compute", "small", "--device", "tpu"], "device = 'tpu': allowed"),
         (["compute", "small", "--scheduler", "here"], "scheduler = 'here': allowed"),
-        (["record", "status", "smal"], "run = 'smal': allowed are broken, small"),
-        (["record", "show", "smal"], "run = 'smal': allowed are broken, small"),
+        (["record", "status", "smal"], "run = 'smal': did you mean 'small'? allowed are broken, small"),
+        (["record", "show", "smal"], "run = 'smal': did you mean 'small'? allowed are broken, small"),
         (["record", "add", "nowhere"], "nowhere: no job and no results; allowed"),
         (["record", "verify", "--minutes", "0"], "minutes = 0.0: allowed are positive numbers"),
         (["record", "verify", "--device", "tpu"], "device = 'tpu': allowed"),
@@ -164,7 +164,10 @@ def test_the_command_is_there_without_torch_and_says_errors_without_a_traceback(
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert done.stdout == "False False\n"
     refused = subprocess.run([*COMMAND, "run", "smal"], cwd=root, capture_output=True, text=True)
-    assert refused.returncode == 1 and refused.stderr == "catapults: run = 'smal': allowed are broken, small\n"
+    assert (
+        refused.returncode == 1
+        and refused.stderr == "catapults: run = 'smal': did you mean 'small'? allowed are broken, small\n"
+    )
 
 
 def test_a_long_name_of_the_folder_for_temporary_files(root, tmp_path, monkeypatch):

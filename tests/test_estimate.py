@@ -1,15 +1,25 @@
 """What cannot fit is refused by name with the numbers, before any work; what takes longer is known to."""
 
 import re
+from typing import get_args
 
 import psutil
 import pytest
+import torch
 from catapults.compute import estimate, sweep, workers
-from catapults.experiments.descent import Restart
+from catapults.compute.trainings.networks import at_initialisation
+from catapults.experiments.descent import GradientDescent, Restart
+from catapults.experiments.network import Architecture
+from catapults.paper import descriptions
 from test_experiments import REAL, STRONG, descent, fit, sgd
 
 HUGE = 10**22
 IMAGES = {"dataset": "cifar-10:0,1"}
+SMALL = {
+    "else": {"depth": 10, "width": 8, "image_size": 8},
+    "myrtle": {"depth": 5, "width": 8, "image_size": 8},
+    "wrn": {"depth": 10, "width": 1, "image_size": 8},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -107,12 +117,31 @@ class TestSeconds:
         assert 0 < estimate.seconds(shorter) < estimate.seconds(longer) < 1e5
 
 
-def test_a_training_of_months_is_refused(monkeypatch):
-    from catapults.experiments.descent import GradientDescent
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+def test_every_network_is_made_sized_and_described(architecture):
+    """Everywhere its name has to be known: what it is made of is what no other one is, and of the estimated size."""
 
+    def example(name: str) -> GradientDescent:
+        return descent(**IMAGES, architecture=name, **SMALL.get(name, SMALL["else"]))
+
+    def made(name: str) -> torch.nn.Module:
+        return at_initialisation(example(name), torch.zeros(1, 3, 8, 8), 1)
+
+    def layers(name: str) -> set[type]:
+        return {type(layer) for layer in made(name).modules()}
+
+    assert [name for name in get_args(Architecture) if layers(name) == layers(architecture)] == [architecture]
+    parameters = sum(p.numel() for p in made(architecture).parameters())
+    assert estimate.size(example(architecture))[0] == pytest.approx(parameters, rel=0.35)
+    assert f"{parameters:,} parameters" in descriptions.network(example(architecture), parameters)
+
+
+def test_a_training_of_months_is_refused(monkeypatch):
     network = dict(dataset="rank-2", architecture="fcn", depth=2, width=64, norm=None, image_size=None, n_train=32)
     form = dict(labels="zero-one", parameterization="ntk", gain=1.0, bias=False, seed=0, top=2, hessian_every=None)
     long = GradientDescent.create(**network, **form, learning_rate=1.0, steps=10**10 // 4)
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"total": 2**50}))
-    with pytest.raises(ValueError, match=r"steps = 2500000000: would take about [\d.e+]+ days of one core; allowed are 30"):
+    with pytest.raises(
+        ValueError, match=r"steps = 2500000000: would take about [\d.e+]+ days of one core; allowed are 30"
+    ):
         estimate.refuse_impossible(long, "cpu")

@@ -222,7 +222,7 @@ class TestTheTrainings:
         """Every module of the library that is executed when tasks are drawn and networks trained."""
         code = """
 import sys
-from catapults.experiments import descent, fits, stochastic
+from catapults.experiments import descent, fits, scaling, stochastic
 known = set(sys.modules)
 import catapults.data.tasks
 from catapults.compute.trainings import descent, fits, stochastic

@@ -56,6 +56,8 @@ def test_views():
         history.split(2)
     with pytest.raises(ValueError, match="name = 'c': allowed are a, b"):
         history.quantity("c")
+    with pytest.raises(ValueError, match="name = 'c': the training measured none"):
+        dataclasses.replace(history, quantities=()).quantity("c")
 
 
 def test_the_last_rate_is_that_of_the_last_step():
@@ -82,10 +84,10 @@ def test_steps_above(critical, counts):
     assert steps_above(np.full(len(critical), 0.5), np.array(critical, float)).tolist() == counts
 
 
-def test_it_is_arrays_numbers_tuples_and_truth_values():
+def test_it_is_plain():
     """So that a file can hold it."""
     for field in dataclasses.fields(History):
-        assert isinstance(getattr(made(), field.name), np.ndarray | int | float | tuple | bool), field.name
+        assert isinstance(getattr(made(), field.name), np.ndarray | int | float | tuple | bool | None), field.name
 
 
 @pytest.mark.parametrize("module", ["history", "schedules", "catapult"])

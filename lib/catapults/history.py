@@ -115,5 +115,6 @@ class History:
     def quantity(self, name: str) -> Float[np.ndarray, " states"]:
         """A person's own quantity at the states, one of ``quantities``. Raises ``ValueError`` for another."""
         if name not in self.quantities:
-            raise ValueError(f"name = {name!r}: allowed are {', '.join(self.quantities)}")
+            allowed = f"allowed are {', '.join(self.quantities)}" if self.quantities else "the training measured none"
+            raise ValueError(f"name = {name!r}: {allowed}")
         return self.quantity_values[:, self.quantities.index(name)]

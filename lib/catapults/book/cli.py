@@ -77,8 +77,7 @@ def run_command(
     """Execute one chapter, with other parameters if you like, and print the verdicts on its claims."""
     project = root()
     runs = runs_file.load(project / "chapters")
-    if run not in runs:
-        raise ParameterError(f"run = {run!r}: allowed are {', '.join(runs)}")
+    runs_file.check_name(run, runs)
     for folder in (output and output.parent, figures):
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)

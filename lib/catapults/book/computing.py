@@ -121,7 +121,7 @@ def add(
         for e in record.status(wanted):
             if e.state == "superseded":
                 e.path.unlink()
-    typer.echo(f"{new} results copied into the record; {len(absent)} of {len(wanted)} are missing.")
+    typer.echo(f"{new} result{'s' * (new != 1)} copied into the record; {len(absent)} of {len(wanted)} are missing.")
 
 
 @record_app.command("verify")
@@ -203,8 +203,7 @@ def _pages(names: Sequence[str] | None, preset: str, seeds: int | None) -> dict[
         raise ParameterError(f"preset = {preset!r}: allowed are {', '.join(runs_file.PRESETS)}")
     runs: Mapping[str, Run] = runs_file.load(root() / "chapters")
     for name in names or ():
-        if name not in runs:
-            raise ParameterError(f"run = {name!r}: allowed are {', '.join(runs)}")
+        runs_file.check_name(name, runs)
     pages = {name: runs[name].page(preset) for name in names or runs}
     return pages if seeds is None else {name: page.with_seeds(seeds) for name, page in pages.items()}
 

@@ -1,15 +1,16 @@
 """``chapters/runs.yml``: the single list of what the book contains."""
 
+import difflib
 import re
-from collections.abc import Mapping, Sized
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import field_validator
 
-from ..experiments import Page, ParameterError
+from ..experiments import Page, ParameterError, Parameters
 from ..paper.items import PAPER, item_of, listed, number_of
 from .chapter import Chapter
 
@@ -21,9 +22,7 @@ class RunsError(Exception):
     """runs.yml is wrong; the message says where and what is allowed."""
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
+class _Entry(Parameters):
     chapter: str
     title: str
     figures: list[str]
@@ -148,8 +147,8 @@ def load(folder: Path) -> dict[str, Run]:
     path = folder / "runs.yml"
     try:
         entries = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
-        parsed = {str(name): _Entry(**entry) for name, entry in entries.items()}
-    except (OSError, yaml.YAMLError, ValidationError, TypeError, AttributeError) as error:
+        parsed = _parsed(entries, path)
+    except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
         raise RunsError(f"{path}: {error}") from None
     chapters: dict[str, Chapter] = {}
     runs, problems = {}, []
@@ -169,3 +168,24 @@ def load(folder: Path) -> dict[str, Run]:
     if problems:
         raise RunsError("\n".join(problems))
     return runs
+
+
+def check_name(name: str, runs: Iterable[str]) -> None:
+    """Raise :class:`ParameterError` for a name that no run has."""
+    runs = list(runs)
+    if name not in runs:
+        near = difflib.get_close_matches(name, runs, 1)
+        suggestion = f"did you mean {near[0]!r}? " if near else ""
+        raise ParameterError(f"run = {name!r}: {suggestion}allowed are {', '.join(runs)}")
+
+
+def _parsed(entries: Mapping[Any, Mapping[str, Any]], path: Path) -> dict[str, _Entry]:
+    parsed, problems = {}, []
+    for name, entry in entries.items():
+        try:
+            parsed[str(name)] = _Entry.create(**entry)
+        except ParameterError as error:
+            problems += [f"{path}: run {str(name)!r}: {line}" for line in str(error).splitlines()]
+    if problems:
+        raise RunsError("\n".join(problems))
+    return parsed

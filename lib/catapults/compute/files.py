@@ -26,6 +26,10 @@ class Damaged(Exception):
     """A file is not what it should be; the message names it and what is wrong."""
 
 
+class _Lacking(Exception):
+    """A file holds no value of a field, which it names, that has no default."""
+
+
 def write(path: Path, result: Any, about: dict[str, Any], single: bool = False) -> None:
     """Write at once or not at all. ``single``: as in :func:`packed`. Raises ``OSError``."""
     written(path, packed(result, about, single))
@@ -73,6 +77,9 @@ def read(path: Path, kind: type) -> tuple[Any, dict[str, Any]]:
         if position != len(raw):
             raise ValueError(f"its arrays take {position} bytes, and {len(raw)} are there")
         return _put_together(kind, "", said["values"], arrays), said
+    except _Lacking as error:
+        whole = f"{path}: has no {error}, which today's {kind.__qualname__} has"
+        raise Damaged(f"{whole}; a field that is added to results needs a default, or the file is damaged") from None
     except Exception as error:  # of any kind, if the file is damaged
         raise Damaged(
             f"{path}: damaged ({type(error).__name__}: {error}); delete it, or get it back from git"
@@ -144,7 +151,7 @@ def _put_together(kind: type, prefix: str, values: dict[str, Any], arrays: dict[
         ):
             found[field.name] = _put_together(types[field.name], f"{name}.", values, arrays)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{name} is missing")
+            raise _Lacking(name)
     return kind(**found)
 
 

@@ -1,8 +1,9 @@
 """Typed values that say what is trained or measured: validated with messages for people, before any work starts."""
 
+import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -56,7 +57,7 @@ class Parameters(BaseModel):
         except ValidationError as error:
             problems: dict[str, list[str]] = {}  # several on one value where a union allows several types
             for detail in error.errors():
-                start, message = _explain(detail, values)
+                start, message = _explain(detail, values, cls.model_fields)
                 problems.setdefault(start, []).append(message)
             lines = (start + _either(messages) for start, messages in problems.items())
             raise ParameterError("\n".join(lines)) from None
@@ -131,7 +132,7 @@ class Page(Parameters):
         raise NotImplementedError
 
 
-def _explain(detail: Any, values: dict[str, Any]) -> tuple[str, str]:
+def _explain(detail: Any, values: dict[str, Any], fields: Iterable[str]) -> tuple[str, str]:
     """What one of pydantic's error details says: ``name = value: `` and ``what is allowed``."""
     message = detail["msg"].removeprefix("Value error, ")
     name = str(detail["loc"][0]) if detail["loc"] else ""
@@ -140,7 +141,8 @@ def _explain(detail: Any, values: dict[str, Any]) -> tuple[str, str]:
     if detail["type"] == "missing":
         return f"{name}: ", "missing; it has to be given"
     if detail["type"] == "extra_forbidden":
-        return f"{name}: ", "unknown parameter"
+        near = difflib.get_close_matches(name, fields, 1)
+        return f"{name}: ", f"unknown parameter{f'; did you mean {near[0]!r}?' if near else ''}"
     return f"{name} = {values[name]!r}: ", f"{message[0].lower()}{message[1:]}"
 
 
