@@ -134,8 +134,8 @@ class TestPages:
         run = RUNS["gd_catapults-cnn"]
         cells = page_of(run, run.chapter.notebook, RUNS, "smoke").cells
         table = next(cell.source for cell in cells if cell.source.startswith(":::{div} parameters"))
-        assert "| `width` | `int` | `512` | `32` | neurons" in table
-        assert "| `depth` | `int` | same | `5` | weight layers" in table
+        assert "| `width` | whole number | `512` | `32` | neurons" in table
+        assert "| `depth` | whole number | same | `5` | weight layers" in table
 
     def test_long_values_have_a_line_for_each_item(self):
         run = RUNS["match_rates"]

@@ -46,7 +46,7 @@ def local_cluster():
     """Two workers with a process each."""
     with (
         processes.environment({"PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}),
-        distributed.LocalCluster(2, threads_per_worker=1, processes=True, dashboard_address=None) as local,
+        distributed.LocalCluster(2, threads_per_worker=1, processes=True, dashboard_address=":0") as local,
     ):
         yield local
 
