@@ -2,20 +2,24 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import papermill
 import pytest
-from book_project import CLAIMS, RUN, notebook, project
+from book_project import CLAIMS, ROOT, RUN, notebook, project
 from catapults import data
 from catapults.book import build as building
-from catapults.book import cli
+from catapults.book import cli, computing
 from catapults.book import runs as runs_file
 from catapults.book.build import for_notebooks
-from catapults.compute import workers
+from catapults.compute import record, verify, workers
 from catapults.compute.cluster import WorkersDiffer
 from catapults.experiments import ParameterError
+from catapults.experiments.descent import Measured
+from catapults.experiments.fits import Fitted
 from typer.testing import CliRunner
 
 COMMAND = [sys.executable, "-m", "catapults.book.cli"]
@@ -130,6 +134,27 @@ def test_an_impossible_size_stops_a_build_before_any_work(tmp_path, monkeypatch)
 def test_an_empty_record_is_verified_without_complaint():
     status, said = catapults("record", "verify")
     assert status == 0 and "none is computed again" in said
+
+
+@pytest.mark.parametrize("name", ["gd_catapults-ten", "agop_sgd-svhn"])  # which have lists and dictionaries
+def test_verdicts_of_what_is_computed_again_are_compared(name, monkeypatch):
+    monkeypatch.setenv("CATAPULTS_RECORD", str(ROOT / "record"))
+    page = runs_file.load(ROOT / "chapters")[name].page("book")
+    recorded = {e: record.load(e)[0] for e in page.experiments()}
+    again = [verify.Comparison(e, 0.0, True, result) for e, result in recorded.items()]
+    assert computing._changed_verdicts(name, page, again) == []
+    spoilt = [replace(comparison, result=spoil(comparison.result)) for comparison in again]
+    assert any(line.startswith(f"verdict  {name}") for line in computing._changed_verdicts(name, page, spoilt))
+
+
+def spoil(result):
+    """Another outcome: the loss never rises, or the test goes otherwise."""
+    if isinstance(result, Measured):
+        history = result.history
+        return replace(result, history=replace(history, loss=np.linspace(1, 0.9, len(history.loss))))
+    return (
+        replace(result, catapults=result.steps, test_error=result.alignment) if isinstance(result, Fitted) else result
+    )
 
 
 def test_every_error_of_a_command_is_a_message():

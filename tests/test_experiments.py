@@ -228,3 +228,10 @@ def test_nothing_here_imports_pytorch():
     code = "import sys; from catapults.experiments import kinds; print({'torch', 'dask', 'scipy'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_what_has_lists_or_dictionaries_is_a_key_of_a_dictionary_too():
+    one, other = (GradientDescent.create(**NETWORK | GD | {"top": top}) for top in ([1, 2], [1, 3]))
+    again = GradientDescent(**dict(one))
+    assert {one: "a", other: "b"} == {again: "a", other: "b"}
+    assert hash(Restart(of=one, steps=2)) == hash(Restart(of=again, steps=2))

@@ -49,6 +49,9 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    def __hash__(self) -> int:  # pydantic's own refuses fields that are lists or dictionaries
+        return hash(self.model_dump_json())
+
     @classmethod
     def create(cls, **values: Any) -> "Parameters":
         """Validate the values. Raises :class:`ParameterError`, which names parameter, value and what is allowed."""
