@@ -173,28 +173,12 @@ def _changed_verdicts(name: str, page: Page, done: Sequence[verify.Comparison]) 
     if len(then) < len({e.key for e in own}):
         return []
     now = {e: computed.get(e.key, result) for e, result in then.items()}
-    before, after = (paper.judge(page, _ByKey(results)) for results in (then, now))
+    before, after = (paper.judge(page, results) for results in (then, now))
     return [
         f"verdict  {name}, {claim.statement}: {claim.verdict} in the record, {after[key].verdict} now"
         for key, claim in before.items()
         if claim.verdict != after[key].verdict
     ]
-
-
-class _ByKey(Mapping[Experiment, object]):
-    """Results by experiment, of which equal ones may be different objects."""
-
-    def __init__(self, results: Mapping[Experiment, object]):
-        self._of = {e.key: (e, result) for e, result in results.items()}
-
-    def __getitem__(self, experiment: Experiment) -> object:
-        return self._of[experiment.key][1]
-
-    def __iter__(self):
-        return (e for e, _ in self._of.values())
-
-    def __len__(self) -> int:
-        return len(self._of)
 
 
 def _pages(names: Sequence[str] | None, preset: str, seeds: int | None) -> dict[str, Page]:
