@@ -94,9 +94,9 @@ def run_command(
         sheet = run_one(sheet, project / "_build" / "runs")
     if sheet.notebook is None:
         raise BuildError(sheet.reason)
-    for claim in sheet.claims.values():
-        held = f" (holds in {claim.seeds})" if claim.seeds else ""
-        typer.echo(f"{claim.verdict:>15}  {claim.statement}: {claim.ours}{held}")
+    for name, claim in sheet.claims.items():
+        held = f" (holds in {claim.seeds})" if claim.seeds else f" ({claim.why})" if claim.why else ""
+        typer.echo(f"{sheet.claims.worded(name):>17}  {claim.statement}: {claim.ours}{held}")
     if figures is not None:
         for figure in figures_of(sheet.notebook):
             (figures / f"{figure.name}.svg").write_text(_opaque(figure.svg), encoding="utf-8")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..paper import NOT_REPRODUCED, REPRODUCED
+from ..paper import COMPARED, REPRODUCED
 from .sheets import Sheet
 
 _MOSTLY = 0.75  # of the verdicts
@@ -73,5 +73,5 @@ def _verdicts(part: Part, sheets: Iterable[Sheet]) -> Iterable[str]:
     for sheet in sheets:
         if sheet.run.chapter.name == part.chapter:
             claim = sheet.claims.get(part.claim)
-            if claim is not None and claim.verdict in (REPRODUCED, NOT_REPRODUCED):
+            if claim is not None and claim.verdict in COMPARED:
                 yield claim.verdict

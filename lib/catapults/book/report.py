@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..display import table
-from ..paper import NOT_COMPARED, NOT_REPRODUCED, REPRODUCED, VERDICTS, Claim
+from ..paper import COMPARED, NOT_COMPARED, NOT_REPRODUCED, PARTLY, REPRODUCED, VERDICTS, Claim
 from ..paper.items import PAPER, listed
 from .executed import figures, shown
 from .sheets import Sheet, when
 
-PARTLY, NOT_RUN = "partly reproduced", "not run"
+NOT_RUN = "not run"
 _SHORT = {"figure": "Fig.", "table": "Table"}
 OUTCOMES = {REPRODUCED: "✓", PARTLY: "◐", NOT_REPRODUCED: "✗", NOT_COMPARED: "–", NOT_RUN: "○"}  # with their marks
 
@@ -37,10 +37,10 @@ class Row:
 
 def outcome(verdicts: Iterable[str]) -> str:
     """What the verdicts on claims come to. Only claims that were compared count."""
-    held = [verdict == REPRODUCED for verdict in verdicts if verdict in (REPRODUCED, NOT_REPRODUCED)]
-    if not held:
+    found = {verdict for verdict in verdicts if verdict in COMPARED}
+    if not found:
         return NOT_COMPARED
-    return REPRODUCED if all(held) else PARTLY if any(held) else NOT_REPRODUCED
+    return found.pop() if len(found) == 1 else PARTLY
 
 
 def together(outcomes: Iterable[str]) -> str:
@@ -164,7 +164,8 @@ def _line(claim: Claim) -> str:
     line = f"{VERDICTS[claim.verdict]} *{claim.verdict}:* {claim.statement}. *Paper:* {claim.paper}."
     asked = f" *Tolerance:* {claim.tolerance}." if claim.verdict == NOT_COMPARED and claim.tolerance != "none" else ""
     seeds = f" Holds in {claim.seeds}." if claim.seeds else ""
-    return f"{line} *{'First seed' if seeds else 'This run'}:* {claim.ours}.{seeds}{asked}"
+    why = f" *Why:* {claim.why}." if claim.why else ""
+    return f"{line} *Here:* {claim.ours}.{seeds}{why}{asked}"
 
 
 def _made(sheet: Sheet, preset: str) -> str:
@@ -174,7 +175,7 @@ def _made(sheet: Sheet, preset: str) -> str:
 
 def _count(every: Mapping[str, Claim]) -> str:
     verdicts = [claim.verdict for claim in every.values()]
-    compared = verdicts.count(REPRODUCED) + verdicts.count(NOT_REPRODUCED)
+    compared = sum(map(verdicts.count, COMPARED))
     return f"{verdicts.count(REPRODUCED)} of {compared}" if compared else "none to count"
 
 

@@ -53,6 +53,11 @@ class Name:
         return self.synthetic or self.base in DATASETS or bool(folder and (folder / f"{self.base}.npz").exists())
 
     @property
+    def of_the_paper(self) -> bool:
+        """Whether it is no person's own file."""
+        return self.synthetic or self.base in DATASETS
+
+    @property
     def dataset(self) -> Dataset:
         """The real data set: one of ``DATASETS``, else ``NAME.npz``, whether it is there or not."""
         return DATASETS.get(self.base) or Dataset(self.base, self.base, None, None, {f"{self.base}.npz": read_npz})

@@ -7,16 +7,33 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from ..data.names import parse
 from ..experiments import Experiment, Page
-from .claims import GIVEN, NOT_COMPARED, NOT_REPRODUCED, REPRODUCED, VERDICTS, Claim, Claims, over_seeds
+from .claims import (
+    COMPARED,
+    GIVEN,
+    NOT_COMPARED,
+    NOT_REPRODUCED,
+    PARTLY,
+    REPRODUCED,
+    VERDICTS,
+    Claim,
+    Claims,
+    of_share,
+    over_seeds,
+)
 
 __all__ = [
-    "GIVEN", "NOT_COMPARED", "NOT_REPRODUCED", "REPRODUCED", "VERDICTS", "Claim", "Claims", "judge", "over_seeds"
+    "COMPARED", "GIVEN", "NOT_COMPARED", "NOT_REPRODUCED", "PARTLY", "REPRODUCED", "VERDICTS", "Claim", "Claims",
+    "judge", "of_share", "over_seeds",
 ]  # fmt: skip
 
 
 def judge(page: Page, results: Mapping[Experiment, Any]) -> Claims:
     """What the paper states about what a page shows, judged by the results. A page on no statement of the paper has no
-    claims. Raises ``KeyError`` for a result that is not there."""
+    claims; on data that the paper does not have they hold "here". Raises ``KeyError`` for a result that is not there.
+    """
     module = importlib.import_module(f"{__name__}.{type(page).__module__.rpartition('.')[2]}")
-    return module.claims(page.runs(results)) if hasattr(module, "claims") else Claims({})
+    claims = module.claims(page.runs(results)) if hasattr(module, "claims") else Claims({})
+    dataset = getattr(page, "dataset", None)
+    return Claims(dict(claims), here=dataset is not None and not parse(dataset).of_the_paper)

@@ -1,13 +1,59 @@
-"""What the claims of every experiment share: their form, their verdicts, their table."""
+"""What the claims of every experiment share: their form, how they are judged over seeds, their table."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ..display import Text, table
+import numpy as np
 
-REPRODUCED, NOT_REPRODUCED, NOT_COMPARED, GIVEN = "reproduced", "not reproduced", "not compared", "set by us"
-VERDICTS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗", NOT_COMPARED: "–", GIVEN: "·"}
+from ..display import Text, table
+from .statistics import wilson
+
+REPRODUCED, PARTLY, NOT_REPRODUCED = "reproduced", "partly reproduced", "not reproduced"
+NOT_COMPARED, GIVEN = "not compared", "set by us"
+VERDICTS = {REPRODUCED: "✓", PARTLY: "◐", NOT_REPRODUCED: "✗", NOT_COMPARED: "–", GIVEN: "·"}
+COMPARED = (REPRODUCED, PARTLY, NOT_REPRODUCED)
+MOST, FEW = 0.8, 0.2  # shares of the seeds from which, and up to which, a claim counts as reproduced and as not
+_HERE = {  # on data that the paper does not have there is nothing to reproduce
+    REPRODUCED: "holds here",
+    PARTLY: "holds here in part of the seeds",
+    NOT_REPRODUCED: "does not hold here",
+}
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What is asked of a value for a claim to hold: ``words`` say it, ``holds`` decides it."""
+
+    words: str
+    holds: Callable[[Any], bool] = field(repr=False)
+
+    def judge(self, value: Any) -> str:
+        """The verdict; a number that is NaN is not compared."""
+        if isinstance(value, float | np.floating) and np.isnan(value):
+            return NOT_COMPARED
+        return REPRODUCED if self.holds(value) else NOT_REPRODUCED
+
+
+def at_least(limit: float, unit: str = "{:g}") -> Tolerance:
+    return Tolerance(f"at least {unit.format(limit)}", lambda value: value >= limit)
+
+
+def at_most(limit: float, unit: str = "{:g}") -> Tolerance:
+    return Tolerance(f"at most {unit.format(limit)}", lambda value: value <= limit)
+
+
+def within(distance: float, theirs: float) -> Tolerance:
+    """Of the paper's value."""
+    return Tolerance(f"± {distance:g}", lambda value: abs(value - theirs) <= distance)
+
+
+def within_factor(factor: float, theirs: float) -> Tolerance:
+    """Of the paper's value."""
+    return Tolerance(f"a factor of {factor:g}", lambda value: 1 / factor <= value / theirs <= factor)
+
+
+NO_TOLERANCE = "none"
 
 
 @dataclass(frozen=True)
@@ -17,8 +63,10 @@ class Claim:
     - ``statement``, ``paper``: ours of it and, short, its own; ``ours``: what the run gave; ``tolerance``: ours.
     - ``shown_in``: the figures and tables of the paper that it is about, ``"figure 12"``, where it is not about all
       that its page stands for.
-    - ``held``: where there are several seeds, in how many of those in which it was compared it holds. All else is of
-      the first seed, the verdict too.
+    - ``held``: in how many of the seeds in which it was compared it holds; ``None`` for what was not compared.
+    - ``value``: the number that was judged, of one seed, NaN where there is no single one; ``unit``: how such a number
+      is written.
+    - ``why``: where nothing was compared, or the claim does not hold in most seeds, the reason for that.
     """
 
     statement: str
@@ -29,21 +77,82 @@ class Claim:
     sentence: str
     shown_in: tuple[str, ...] = ()
     held: tuple[int, int] | None = None
+    value: float = float("nan")
+    unit: str = ""
+    why: str = ""
 
     @property
     def seeds(self) -> str:
-        """``held`` in words; empty for one seed."""
-        if self.held is None:
-            return ""
-        held, compared = self.held
-        return f"{held} of {compared} seed{'s' * (compared != 1)}" if compared else ""
+        """``held`` in words, with the Wilson interval of the share; empty where nothing was compared."""
+        return "" if self.held is None else counted(*self.held)
+
+
+def claim(
+    statement: str,
+    paper: str,
+    ours: str,
+    tolerance: Tolerance,
+    value: Any,
+    sentence: str,
+    *,
+    unless: str = "",
+    unit: str = "",
+    shown_in: tuple[str, ...] = (),
+) -> Claim:
+    """A claim about one seed, judged.
+
+    - ``statement``, ``paper``, ``ours``, ``sentence``, ``shown_in``: as in :class:`Claim`.
+    - ``tolerance``: judges ``value``, which may be a number, a truth value or whatever it takes.
+    - ``unless``: why nothing can be compared; empty where it can.
+    - ``unit``: a format for ``value`` where it is a number that is worth a median over the seeds, ``"{:.1f} %"``.
+    """
+    verdict = NOT_COMPARED if unless else tolerance.judge(value)
+    numeric = float(value) if unit and verdict != NOT_COMPARED else float("nan")
+    held = None if verdict == NOT_COMPARED else (int(verdict == REPRODUCED), 1)
+    return Claim(
+        statement,
+        paper,
+        ours,
+        tolerance.words,
+        verdict,
+        sentence,
+        shown_in,
+        held,
+        numeric,
+        unit if held else "",
+        unless,
+    )
+
+
+def given(statement: str, paper: str, ours: str, sentence: str, tolerance: str = NO_TOLERANCE) -> Claim:
+    """A value that we set: no evidence, and no claim that could fail."""
+    return Claim(statement, paper, ours, tolerance, GIVEN, sentence)
+
+
+def counted(held: int, compared: int) -> str:
+    """ "9 of 10 seeds (60–98 %)"."""
+    if compared == 1:
+        return "the one seed" if held else "0 of 1 seed"
+    low, high = wilson(held, compared)
+    return f"{held} of {compared} seeds ({100 * low:.0f}–{100 * high:.0f} %)"
+
+
+def of_share(held: int, compared: int) -> str:
+    """The verdict on a claim that holds in so many of the seeds in which it was compared."""
+    if compared == 0:
+        return NOT_COMPARED
+    share = held / compared
+    return REPRODUCED if share >= MOST else NOT_REPRODUCED if share <= FEW else PARTLY
 
 
 class Claims(Mapping[str, Claim]):
-    """Claims by name. As the last line of a notebook's cell it shows their table."""
+    """Claims by name. As the last line of a notebook's cell it shows their table.
 
-    def __init__(self, claims: dict[str, Claim]):
-        self._claims = claims
+    ``here``: the data are none of the paper's, so that nothing is "reproduced".
+    """
+
+    def __init__(self, claims: dict[str, Claim], here: bool = False):
+        self._claims, self.here = claims, here
 
     def __getitem__(self, name: str) -> Claim:
         return self._claims[name]
@@ -58,38 +167,65 @@ class Claims(Mapping[str, Claim]):
         """What the run shows about some claims, as prose: those of them that there are."""
         return Text(" ".join(self[name].sentence for name in names if name in self))
 
+    def worded(self, name: str) -> str:
+        """The verdict on a claim as it is shown."""
+        verdict = self[name].verdict
+        return _HERE.get(verdict, verdict) if self.here else verdict
+
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        columns: dict[str, Callable[[Claim], str]] = {
-            "claim": lambda c: c.statement,
-            "verdict": lambda c: f"{VERDICTS[c.verdict]} {c.verdict}",
-            "paper": lambda c: c.paper,
-            "this run": lambda c: c.ours,
-            "tolerance": lambda c: c.tolerance,
-        }
-        if any(c.held is not None for c in self.values()):
-            shown = list(columns.items())
-            shown[3] = "first seed", shown[3][1]
-            columns = dict([*shown[:2], ("holds in", lambda c: c.seeds or "–"), *shown[2:]])
-        text = table(tuple(columns), [tuple(of(c) for of in columns.values()) for c in self.values()])
+        rows = [
+            (
+                c.statement,
+                f"{VERDICTS[c.verdict]} {self.worded(name)}" + (f": {c.why}" if c.why else ""),
+                c.seeds or "–",
+                c.paper,
+                c.ours,
+                c.tolerance,
+            )
+            for name, c in self.items()
+        ]
+        text = table(("claim", "verdict", "holds in", "paper", "here", "tolerance"), rows)
         claims = {name: asdict(claim) for name, claim in self.items()}
         return Text(text, {"kind": "claims", "claims": claims, "order": list(claims)})._repr_mimebundle_()
 
 
 def over_seeds(judged: Sequence[Claims]) -> Claims:
-    """The claims of the first seed, each with the number of seeds in which it holds where there are several."""
-    first = judged[0]
-    if len(judged) == 1:
+    """The claims of all seeds together: each is reproduced where it holds in at least ``MOST`` of the seeds in which it
+    was compared, and not where it does in at most ``FEW``; of numbers the median and the range are given. What a
+    sentence tells is the first seed's, with the count of seeds at its end."""
+    return Claims({name: _together([claims[name] for claims in judged if name in claims]) for name in judged[0]})
+
+
+def _together(of_seeds: Sequence[Claim]) -> Claim:
+    first = of_seeds[0]
+    if len(of_seeds) == 1 or first.verdict == GIVEN:
         return first
-    return Claims({name: replace(claim, held=_held(judged, name)) for name, claim in first.items()})
+    compared = [c for c in of_seeds if c.held is not None]
+    if not compared:
+        return first
+    held = sum(c.held[0] for c in compared), sum(c.held[1] for c in compared)
+    whys = list(dict.fromkeys(c.why for c in of_seeds if c.why))
+    not_there = f"; not compared in {len(of_seeds) - len(compared)}: {whys[0]}" if whys else ""
+    return replace(
+        first,
+        ours=_over_seeds(first, compared) + not_there,
+        verdict=of_share(*held),
+        sentence=f"{first.sentence} {_in_seeds(*held)}",
+        held=held,
+        unit=next(c.unit for c in compared),
+        why="",
+    )
 
 
-def verdict(holds: bool | None) -> str:
-    return NOT_COMPARED if holds is None else REPRODUCED if holds else NOT_REPRODUCED
+def _over_seeds(first: Claim, compared: Sequence[Claim]) -> str:
+    values = [c.value for c in compared if np.isfinite(c.value)]
+    if len(values) < 2:
+        return f"first seed: {first.ours}"
+    middle, low, high = (compared[0].unit.format(of(values)) for of in (np.median, min, max))
+    return f"median {middle}, {low} to {high}" if low != high else f"{middle} in all"
 
 
-def _held(judged: Sequence[Claims], name: str) -> tuple[int, int] | None:
-    """In how many seeds of those in which it was compared; ``None`` for a value that we set, which is no evidence."""
-    found = [claims[name].verdict for claims in judged if name in claims]
-    if GIVEN in found:
-        return None
-    return found.count(REPRODUCED), found.count(REPRODUCED) + found.count(NOT_REPRODUCED)
+def _in_seeds(held: int, compared: int) -> str:
+    if held == compared:
+        return f"So it is in all {compared} seeds." if compared > 2 else "So it is in both seeds."
+    return f"Over the seeds the claim holds in {counted(held, compared)}."

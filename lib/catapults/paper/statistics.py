@@ -1,0 +1,29 @@
+"""How sure a number over seeds is."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+_Z = 1.959964  # of a two-sided interval of 95 %
+ERRORS = 2.0  # standard errors that a difference must exceed
+
+
+def wilson(held: int, of: int) -> tuple[float, float]:
+    """The interval of 95 % for a share that was ``held`` times in ``of`` (Wilson 1927)."""
+    share, z2 = held / of, _Z**2
+    middle = (share + z2 / (2 * of)) / (1 + z2 / of)
+    half = _Z / (1 + z2 / of) * math.sqrt(share * (1 - share) / of + z2 / (4 * of**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """The bootstrap's, of the mean, in its closed form: the root of sum (v - mean)^2 over n. NaN below two values."""
+    v = np.asarray(values, float)
+    return float(np.sqrt(np.square(v - v.mean()).sum()) / len(v)) if len(v) > 1 else math.nan
+
+
+def differs(differences: Sequence[float]) -> bool:
+    """Whether the mean of paired differences is more than ``ERRORS`` standard errors from zero; not for one pair."""
+    error = standard_error(differences)
+    return bool(not math.isnan(error) and abs(float(np.mean(differences))) > ERRORS * error)
