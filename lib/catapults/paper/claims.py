@@ -35,11 +35,11 @@ class Tolerance:
         return REPRODUCED if self.holds(value) else NOT_REPRODUCED
 
 
-def at_least(limit: float, unit: str = "{:g}") -> Tolerance:
+def at_least(limit: float | int, unit: str = "{:g}") -> Tolerance:
     return Tolerance(f"at least {unit.format(limit)}", lambda value: value >= limit)
 
 
-def at_most(limit: float, unit: str = "{:g}") -> Tolerance:
+def at_most(limit: float | int, unit: str = "{:g}") -> Tolerance:
     return Tolerance(f"at most {unit.format(limit)}", lambda value: value <= limit)
 
 
