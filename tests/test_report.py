@@ -8,11 +8,13 @@ import nbformat
 import pytest
 import yaml
 from book_project import CLAIMS, CURVE, ROOT, RUN, notebook, project
+from catapults.book import reasons
 from catapults.book import runs as runs_file
 from catapults.book import stage as staging
 from catapults.book.build import build
 from catapults.book.findings import findings
 from catapults.book.report import outcome, report, report_pages, report_summary, rows, summary, together
+from catapults.book.runs import Reason
 from catapults.book.sheets import Sheet
 from catapults.compute.sweep import Outcome
 from catapults.display import Figure
@@ -21,7 +23,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 RUNS = runs_file.load(ROOT / "chapters")
 PAPER = [*(f"figure {n}" for n in range(2, 35)), "table 1", "table 2", "table 3"]
-YES, NO, OPEN, OURS = "reproduced", "not reproduced", "not compared", "set by us"
+YES, PARTLY, NO, OPEN, OURS = "reproduced", "partly reproduced", "not reproduced", "not compared", "set by us"
 MADE = {"device": "abacus (2 beads)", "seconds": 3.2, "commit": "abc1234", "date": "2031-01-01 00:00 UTC"}
 
 
@@ -94,6 +96,8 @@ def entry(pages: str, run: str) -> str:
         ([YES, YES], "reproduced"),
         ([YES, NO, YES], "partly reproduced"),
         ([NO, NO], "not reproduced"),
+        ([PARTLY, YES], "partly reproduced"),
+        ([PARTLY], "partly reproduced"),
         ([YES, OPEN, OURS], "reproduced"),
         ([NO, OPEN, OURS], "not reproduced"),
         ([OPEN, OURS], "not compared"),
@@ -193,8 +197,8 @@ class TestPages:
         found = results(made_up("gd_catapults-cnn", YES, OPEN))
         page = entry(report_pages(found, "laptop"), "gd_catapults-cnn")
         assert page.startswith("Figures 3b, 13b: Catapults in gradient descent: a convolutional network")
-        assert "- ✓ *reproduced:* statement 0. *Paper:* theirs 0. *This run:* ours 0.\n" in page
-        line = "- – *not compared:* statement 1. *Paper:* theirs 1. *This run:* ours 1. *Tolerance:* needs luck.\n"
+        assert "- ✓ *reproduced:* statement 0. *Paper:* theirs 0. *Here:* ours 0.\n" in page
+        line = "- – *not compared:* statement 1. *Paper:* theirs 1. *Here:* ours 1. *Tolerance:* needs luck.\n"
         assert line in page
         assert "preset **laptop**, which departs from the preset **paper**: `width = 128` (there: `512`)" in page
         assert "Data: Pebbles, found on a beach." in page
@@ -211,9 +215,8 @@ class TestPages:
         one = made_up("gd_catapults", YES)
         held = replace(one, claims=Claims({"a": claim(0, YES, held=(2, 3))}))
         page = entry(report_pages(results(held), "laptop"), "gd_catapults")
-        assert (
-            "- ✓ *reproduced:* statement 0. *Paper:* theirs 0. *First seed:* ours 0. Holds in 2 of 3 seeds.\n" in page
-        )
+        said = "- ✓ *reproduced:* statement 0. *Paper:* theirs 0. *Here:* ours 0. Holds in 2 of 3 seeds (21–94 %).\n"
+        assert said in page
 
 
 class TestSummary:
@@ -239,6 +242,48 @@ class TestSummary:
         )
         assert "| [](/chapters/sgd_spikes) | figures 7a, 12b | not run: data set missing | – |" in lines
         assert len([line for line in lines if "(/chapters/" in line]) == len(RUNS)
+
+
+class TestReasons:
+    WIDE = Reason(kind="size", text="A wide network keeps it.", see=["gd_catapults-cnn-wide claim-1"])
+
+    def with_reasons(self, sheet, **of_claims):
+        return replace(sheet, run=replace(sheet.run, reasons={n.replace("_", "-"): r for n, r in of_claims.items()}))
+
+    def test_a_page_says_why_with_the_numbers_of_the_run_that_shows_it(self):
+        narrow = self.with_reasons(made_up("gd_catapults-cnn", YES, NO, OPEN), claim_1=self.WIDE)
+        every = results(narrow, made_up("gd_catapults-cnn-wide", NO, YES))
+        said = reasons.of_page(narrow, every)
+        assert "- **Statement 1**: not reproduced. *Size:* A wide network keeps it. " in said
+        assert "[](/chapters/gd_catapults-cnn-wide): reproduced, ours 1." in said
+        assert "tatement 0" not in said and "tatement 2" not in said
+        assert not list(reasons.stale(every))
+
+    def test_without_a_reason_it_says_so(self):
+        sheet = made_up("gd_catapults", NO)
+        assert "not reproduced. Not found yet." in reasons.of_page(sheet, results(sheet))
+        assert "**Not found yet** (1 claim)" in reasons.by_kind(results(sheet))
+
+    def test_nothing_to_explain(self):
+        sheet = made_up("gd_catapults", YES, OPEN, OURS)
+        assert reasons.of_page(sheet, results(sheet)) == ""
+        assert reasons.by_kind(results(sheet)) == "All claims that could be compared hold."
+
+    def test_the_report_sorts_by_kind(self):
+        one = self.with_reasons(made_up("gd_catapults-cnn", NO), claim_0=self.WIDE)
+        other = made_up("gd_catapults", PARTLY)
+        said = reasons.by_kind(results(other, one))
+        assert said.index("**Size: ") < said.index("gd_catapults-cnn") < said.index("**Not found yet**")
+
+    def test_stale_ones_are_found(self):
+        held = self.with_reasons(made_up("gd_catapults-cnn", YES, YES), claim_1=self.WIDE, claim_7=self.WIDE)
+        wide = made_up("gd_catapults-cnn-wide", YES)
+        first, second, third, fourth = reasons.stale(results(held, wide))
+        assert "'claim-1': this claim holds" in first and "no claim 'claim-1'" in second
+        assert "'claim-7': this claim does not exist" in third and "no claim 'claim-1'" in fourth
+        lost = Reason(kind="size", text="T.", see=["elsewhere"])
+        (only,) = reasons.stale(results(self.with_reasons(made_up("gd_catapults-cnn", NO), claim_0=lost)))
+        assert "'elsewhere', which is no run" in only
 
 
 class TestFindings:

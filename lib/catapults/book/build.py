@@ -15,6 +15,7 @@ from ..compute import store
 from ..compute.atomic import written
 from ..compute.processes import alone, environment
 from ..compute.sweep import TERMINAL
+from . import reasons
 from . import runs as runs_file
 from . import sheets as sheets_of
 from .execute import execute_all
@@ -57,6 +58,8 @@ def for_notebooks(output: Path) -> dict[str, str]:
 
 
 def _make_pages(root: Path, output: Path, sheets: Mapping[str, Sheet], preset: str, say: Callable[[str], None]) -> Path:
+    for outdated in reasons.stale(sheets) if preset == "book" else ():
+        say(f"to mend: {outdated}")
     problems = [f"run {name!r} failed:\n{sheet.reason}" for name, sheet in sheets.items() if sheet.state == FAILED]
     try:
         stage(root, output / "stage", sheets, preset)

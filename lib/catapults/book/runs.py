@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +15,25 @@ from ..paper.items import PAPER, item_of, listed, number_of
 from .chapter import Chapter
 
 PRESETS = ("smoke", "laptop", "book", "paper")
+KINDS = ("size", "seed", "reading", "statistics", "the paper")
 _LONG = 120  # characters of two values that are too long for a sentence
 
 
 class RunsError(Exception):
     """runs.yml is wrong; the message says where and what is allowed."""
+
+
+class Reason(Parameters):
+    """Why a claim of a run does not hold: what was tested. ``see``: runs whose claim of the same name shows it, or
+    ``RUN CLAIM`` for another one."""
+
+    kind: Literal["size", "seed", "reading", "statistics", "the paper"]
+    text: str
+    see: list[str] = []
+
+    def shown_by(self, name: str) -> list[tuple[str, str]]:
+        """Runs with their claims."""
+        return [(run, claim or name) for run, _, claim in (entry.partition(" ") for entry in self.see)]
 
 
 class _Entry(Parameters):
@@ -32,6 +46,7 @@ class _Entry(Parameters):
     smoke: dict[str, Any] = {}
     laptop: dict[str, Any] = {}
     book: dict[str, Any] | Literal["laptop"] = {}
+    reasons: dict[str, Reason] = {}
 
     @field_validator("figures", "tables")
     @classmethod
@@ -74,6 +89,7 @@ class Run:
     tables: tuple[str, ...]
     note: str
     settings: Mapping[str, Mapping[str, Any]]
+    reasons: Mapping[str, Reason] = field(default_factory=dict)
 
     def page(self, preset: str) -> Page:
         """What its notebook describes under a preset."""
@@ -162,7 +178,8 @@ def load(folder: Path) -> dict[str, Run]:
                 settings[preset] = chapter.resolve(entry.parameters | entry.departures(preset))
             except ParameterError as error:
                 problems += [f"{path}: run {name!r}, preset {preset!r}: {line}" for line in str(error).splitlines()]
-        runs[name] = Run(name, chapter, entry.title, tuple(entry.figures), tuple(entry.tables), entry.note, settings)
+        items = tuple(entry.figures), tuple(entry.tables)
+        runs[name] = Run(name, chapter, entry.title, *items, entry.note, settings, entry.reasons)
     lacking = chapters.keys() - runs.keys()
     problems += [f"{path}: chapter {name!r} has no run of its own name, its main page" for name in sorted(lacking)]
     if problems:

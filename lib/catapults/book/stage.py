@@ -11,6 +11,7 @@ import nbformat
 from nbformat.v4 import new_markdown_cell
 
 from ..display import MIME, table
+from . import reasons
 from .chapter import Chapter
 from .executed import shown
 from .findings import findings
@@ -48,13 +49,16 @@ def stage(root: Path, folder: Path, sheets: Mapping[str, Sheet], preset: str) ->
         if sheet.notebook is None:
             place.with_suffix(".md").write_text(page_of_absent(sheet), encoding="utf-8")
         else:
-            page = nbformat.writes(page_of(sheet.run, sheet.notebook, runs, preset))
+            why = reasons.of_page(sheet, sheets)
+            page = nbformat.writes(page_of(sheet.run, sheet.notebook, runs, preset, why))
             place.with_suffix(".ipynb").write_text(page, encoding="utf-8")
 
 
-def page_of(run: Run, executed: nbformat.NotebookNode, runs: Mapping[str, Run], preset: str) -> nbformat.NotebookNode:
+def page_of(
+    run: Run, executed: nbformat.NotebookNode, runs: Mapping[str, Run], preset: str, why: str = ""
+) -> nbformat.NotebookNode:
     """The executed notebook as a page: title, what preset made it, its parameters as a table, figures with number,
-    caption and alternative text.
+    caption and alternative text, and at its end ``why`` claims do not hold.
 
     A run other than the chapter's main one leaves out the cells tagged ``main-page`` and says how it differs.
     """
@@ -80,6 +84,8 @@ def page_of(run: Run, executed: nbformat.NotebookNode, runs: Mapping[str, Run], 
             cell.source = _with_values(run.chapter, run.settings[preset])
             cell.metadata["tags"] = [*cell.metadata["tags"], "hide-input"]
         notebook.cells.append(cell)
+    if why:
+        notebook.cells.append(new_markdown_cell(why, id="why"))
     notebook.metadata.pop("papermill", None)
     return notebook
 
@@ -160,6 +166,7 @@ def with_generated_blocks(page: str, sheets: Mapping[str, Sheet], preset: str) -
         "summary": ((), lambda: summary(sheets, preset)),
         "runs": ((), lambda: _table_of_presets(sheets)),
         "parameters": (("CHAPTER",), lambda chapter: _table_of_parameters(_named(sheets, chapter).run.chapter)),
+        "reasons": ((), lambda: reasons.by_kind(sheets)),
         "report": ((), lambda: report(sheets, preset)),
         "report-pages": ((), lambda: report_pages(sheets, preset)),
         "report-summary": ((), lambda: report_summary(sheets)),

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from .. import schedules
+from ..data import names
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -107,6 +108,12 @@ class Experiment(Parameters):
 
 class Page(Parameters):
     """The parameters of a chapter's notebook, and the experiments that they describe."""
+
+    @property
+    def has_own_data(self) -> bool:
+        """Whether its data are a person's own, which the paper does not have."""
+        dataset = getattr(self, "dataset", None)
+        return dataset is not None and not names.parse(dataset).of_the_paper
 
     def experiments(self) -> list[Experiment]:
         """All that the page shows, for every seed."""

@@ -7,7 +7,6 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from ..data.names import parse
 from ..experiments import Experiment, Page
 from .claims import (
     COMPARED,
@@ -35,5 +34,4 @@ def judge(page: Page, results: Mapping[Experiment, Any]) -> Claims:
     """
     module = importlib.import_module(f"{__name__}.{type(page).__module__.rpartition('.')[2]}")
     claims = module.claims(page.runs(results)) if hasattr(module, "claims") else Claims({})
-    dataset = getattr(page, "dataset", None)
-    return Claims(dict(claims), here=dataset is not None and not parse(dataset).of_the_paper)
+    return Claims(dict(claims), here=page.has_own_data)
