@@ -287,18 +287,25 @@ class TestReasons:
 
 
 class TestFindings:
-    def test_they_say_in_how_many_runs_each_part_holds(self):
+    def held(self, run, **of_claims):
+        named = {name: YES for name in of_claims}
+        sheet = made_up(run, named=named)
+        return replace(sheet, claims=Claims({n: replace(sheet.claims[n], held=h) for n, h in of_claims.items()}))
+
+    def test_they_say_in_how_many_trainings_each_part_holds(self):
         some = results(
-            made_up("gd_catapults", named={"spike": YES, "norm": NO, "top": OPEN}),
-            made_up("gd_catapults-svhn", named={"spike": YES, "norm": NO}),
-            made_up("sgd_spikes", named={"whole": NO, "top": YES}),
+            self.held("gd_catapults", spike=(10, 10), norm=(1, 10), top=None),
+            self.held("gd_catapults-svhn", spike=(9, 10), norm=(0, 10)),
+            self.held("sgd_spikes", whole=(5, 10), top=(10, 10)),
         )
         first, second, third, fourth = findings(some).splitlines()
-        assert first.startswith("1. **The spikes are catapults.** *In part:* in 2 of 2 runs of gradient descent above ")
-        last = "in 0 of 1 runs of SGD the loss rises almost only where the rate exceeds the batch's critical one."
-        assert first.endswith(f"; {last}")
-        assert second.endswith("*Yes:* in 1 of 1 runs of SGD all spikes lie there.")
-        assert "*No:* in 0 of 2 runs" in third and fourth.endswith("*Open:* no run of this book could tell.")
+        start = (
+            "1. **The spikes are catapults.** *It holds in part:* in 19 of 20 trainings (76–99 %) of gradient descent "
+        )
+        assert first.startswith(start) and "in 5 of 10 trainings (24–76 %) of SGD the loss rises almost" in first
+        assert second.endswith("*It holds:* in 10 of 10 trainings (72–100 %) of SGD all spikes lie there.")
+        assert "*It does not hold:* in 1 of 20 trainings" in third
+        assert fourth.endswith("*Open:* no run of this book could tell.")
 
 
 class TestBlocks:

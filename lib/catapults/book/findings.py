@@ -1,12 +1,11 @@
-"""The paper's four findings in plain words, each with how many of the book's runs bear it out."""
+"""The paper's four findings in plain words, each with how many of the book's trainings bear it out."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..paper import COMPARED, REPRODUCED
+from ..paper import NOT_REPRODUCED, REPRODUCED, of_share
+from ..paper.statistics import wilson
 from .sheets import Sheet
-
-_MOSTLY = 0.75  # of the verdicts
 
 
 @dataclass(frozen=True)
@@ -15,7 +14,7 @@ class Part:
 
     chapter: str
     claim: str
-    what: str  # "in N of M runs ..."
+    what: str  # "in N of M trainings ..."
 
 
 FINDINGS: Mapping[str, tuple[Part, ...]] = {
@@ -45,33 +44,35 @@ FINDINGS: Mapping[str, tuple[Part, ...]] = {
 
 
 def findings(sheets: Mapping[str, Sheet]) -> str:
-    """A numbered list: each finding, its verdict, and in how many of the runs that could tell each part of it holds."""
+    """A numbered list: each finding, one plain verdict, and in how many of the trainings that could tell each part of
+    it holds. All runs of the book count, the paper's and ours."""
     lines = []
     for number, (finding, parts) in enumerate(FINDINGS.items(), 1):
-        verdicts = {part: list(_verdicts(part, sheets.values())) for part in parts}
-        counted = [
-            f"in {found.count(REPRODUCED)} of {len(found)} runs {part.what}"
-            for part, found in verdicts.items()
-            if found
-        ]
-        shown = "; ".join(counted) or "no run of this book could tell"
-        lines.append(
-            f"{number}. **{finding}.** *{_answer([v for found in verdicts.values() for v in found])}:* {shown}."
-        )
+        counts = {part: _held(part, sheets.values()) for part in parts}
+        known = {part: count for part, count in counts.items() if count[1]}
+        shown = "; ".join(f"in {_of(*count)} {part.what}" for part, count in known.items())
+        answer = _answer([of_share(*count) for count in known.values()])
+        lines.append(f"{number}. **{finding}.** *{answer}:* {shown or 'no run of this book could tell'}.")
     return "\n".join(lines)
 
 
+def _of(held: int, compared: int) -> str:
+    low, high = wilson(held, compared)
+    return f"{held} of {compared} trainings ({100 * low:.0f}–{100 * high:.0f} %)"
+
+
 def _answer(verdicts: list[str]) -> str:
+    """One for all parts."""
     if not verdicts:
         return "Open"
-    share = verdicts.count(REPRODUCED) / len(verdicts)
-    return "Yes" if share == 1 else "No" if share == 0 else "Mostly" if share >= _MOSTLY else "In part"
+    found = set(verdicts)
+    if found == {REPRODUCED}:
+        return "It holds"
+    return "It does not hold" if found == {NOT_REPRODUCED} else "It holds in part"
 
 
-def _verdicts(part: Part, sheets: Iterable[Sheet]) -> Iterable[str]:
-    """Of the claims that were compared."""
-    for sheet in sheets:
-        if sheet.run.chapter.name == part.chapter:
-            claim = sheet.claims.get(part.claim)
-            if claim is not None and claim.verdict in COMPARED:
-                yield claim.verdict
+def _held(part: Part, sheets: Iterable[Sheet]) -> tuple[int, int]:
+    """In how many of the trainings, over all runs and seeds, in which the claim was compared it holds."""
+    claims = (sheet.claims.get(part.claim) for sheet in sheets if sheet.run.chapter.name == part.chapter)
+    counts = [claim.held for claim in claims if claim is not None and claim.held is not None]
+    return sum(held for held, _ in counts), sum(compared for _, compared in counts)
