@@ -26,7 +26,7 @@ GD = {
 }
 SGD = {
     "without replacement": {"learning_rate": 0.3},
-    "with replacement": {"learning_rate": "0.7 eta_crit", "replacement": True, "seed": 3},
+    "with replacement": {"learning_rate": "0.7 eta_crit", "replacement": True, "seed": 3, "break_even_every": 2},
     "cyclical": {"learning_rate": "0.2 eta_crit .. 0.6 eta_crit, 3", "top": [1, 3]},
     "current": {"learning_rate": "0.5 eta_crit; 3: 0.5 current eta_crit", "kernel_every": None, "loss_every": 2},
     "seldom": {"learning_rate": 0.3, "loss_every": 3, "kernel_every": 4, "steps": 9},

@@ -19,6 +19,7 @@ from catapults.figures import agop as figures
 from catapults.paper import NOT_COMPARED, NOT_REPRODUCED, REPRODUCED, judge
 from catapults.paper.agop_gd import claims, cosine, training_table
 from catapults.paper.descriptions_agop import describe
+from catapults.tangent import tangent_kernel
 from catapults.training import Batches
 from learning_samples import (
     IMAGES,
@@ -156,11 +157,17 @@ class TestTrained:
             for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
                 parameter.data -= rate * gradient
         assert result.best > 0
+        initial, best = (
+            torch.linalg.matrix_norm(tangent_kernel(m, task.train.inputs).double(), 2).item()
+            for m in (at_initialisation(fit, task.train.inputs, 1), model)
+        )
+        assert result.norms == pytest.approx((initial, best), rel=1e-3)
         with torch.no_grad():
             error = (model(task.test.inputs)[:, 0] - task.test.targets).square().mean().item()
         G = agop(model, task.train.inputs)
         assert result.test == result.test_loss == pytest.approx(error, rel=1e-3) and math.isnan(result.test_error)
         assert result.alignment == pytest.approx(alignment(G, task.egop), rel=1e-3)
+        assert result.spikes == result.spikes_above == 0
         np.testing.assert_allclose(result.corner, G[:10, :10], rtol=1e-2, atol=1e-4)
         np.testing.assert_array_equal(result.true_corner, np.diag([1.0, 1.0] + [0.0] * 8))
 

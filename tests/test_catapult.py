@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from catapults.catapult import RISE, Catapult, Spike, find, spikes
+from catapults.catapult import RISE, Catapult, Spike, above, find, spikes, spikes_above, steps_above
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import find_peaks
@@ -13,13 +13,13 @@ runs = st.lists(st.tuples(st.floats(1e-6, 1e6), st.floats(0.1, 10), st.floats(0.
 losses = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=60, unique=True).map(np.array)
 
 
-def found(loss, above):
-    """In a run with the rate 1 that exceeds the critical one where ``above`` is 1."""
-    return find(np.array(loss, float), np.ones(len(loss)), np.where(np.array(above), 0.5, 2.0))
+def found(loss, unstable):
+    """In a run with the rate 1 that exceeds the critical one where ``unstable`` is 1."""
+    return find(np.array(loss, float), np.ones(len(loss)), np.where(np.array(unstable), 0.5, 2.0))
 
 
 @pytest.mark.parametrize(
-    "loss, above, expected",
+    "loss, unstable, expected",
     [
         ([1, 3, 9, 0.5, 0.2], [1, 1, 0, 0, 0], [Catapult(0, 2, 3)]),  # the textbook's
         ([1, 0.9, 0.8], [0, 0, 0], []),
@@ -35,8 +35,8 @@ def found(loss, above):
         ([1, 4, 0.5, 3, 0.2], [1, 1, 1, 0, 0], [Catapult(0, 1, 2), Catapult(2, 3, 4)]),
     ],
 )  # fmt: skip
-def test_catapults(loss, above, expected):
-    assert found(loss, above) == expected
+def test_catapults(loss, unstable, expected):
+    assert found(loss, unstable) == expected
 
 
 def test_an_unknown_critical_rate_is_not_exceeded():
@@ -164,3 +164,21 @@ def test_spikes_are_scipys_peaks_of_that_prominence(loss):
 @given(losses)
 def test_a_loss_that_never_rises_has_no_spike(loss):
     assert spikes(np.minimum.accumulate(loss)) == []
+
+
+def test_steps_above_count_a_rate_as_unchanged_between_measurements():
+    nan = math.nan
+    critical, rate = np.array([nan, 2.0, nan, 1.0, 1.0, 3.0]), np.array([9.0, 1.0, 3.0, 1.0, 1.1, nan])
+    assert above(rate, critical).tolist() == [False, False, True, False, True, False]
+    assert steps_above(rate, critical).tolist() == [0, 0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("at, count", [(0, 0), (1, 1), (2, 1), (3, 0), (5, 0), (6, 1)])
+def test_a_spike_is_above_where_its_rise_is(at, count):
+    """From the step that leaves its start to the one that reaches its peak."""
+    loss = np.array([2.0, 1.0, 3.0, 9.0, 1.0, 0.5, 0.4, 5.0, 0.1])
+    found = spikes(loss)
+    assert found == [Spike(1, 3, 4), Spike(6, 7, 8)]
+    steps = np.zeros(len(loss) - 1, bool)
+    steps[at] = True
+    assert spikes_above(found, steps) == count

@@ -55,8 +55,10 @@ def test_seeds_differ():
         (("cifar-2", 1, dict(label_noise=-0.1)), "label_noise = -0.1"),
         (("cifar-2", 1, dict(label_noise=float("nan"))), "label_noise = nan"),
         (("cifar-2", 1, dict(label_noise=False)), "label_noise = False"),
-        (("rank-2", 1, dict(image_size=4)), "takes neither labels nor image_size"),
-        (("rank-2", 1, dict(labels="±1")), "labels = '±1': allowed are 'zero-one' and 'plus-minus'"),
+        (("cifar-2", 1, dict(labels="unit")), "labels = 'unit': cifar-2 has classes; allowed are 'zero-one' and"),
+        (("rank-2", 1, dict(labels="unit")), "labels = 'unit': the targets of rank-2 are all alike"),
+        (("rank-2", 1, dict(image_size=4)), "takes neither labels of classes nor image_size"),
+        (("rank-2", 1, dict(labels="±1")), "labels = '±1': allowed are 'zero-one', 'plus-minus' and 'unit'"),
         (("cifar-10", 1, dict(image_size=0)), "image_size = 0"),
         (("rank-2:0,1", 1), "rank-2 takes no classes"),
         (("cifar-2:0,1", 1), "cifar-2 takes no classes"),
@@ -96,6 +98,20 @@ def test_digest_says_whether_the_numbers_are_the_same(folder):
     altered = data.load("other:1,3", 6, 2, 3)
     altered.test.targets[0] = 1 - altered.test.targets[0]
     assert task.digest != altered.digest
+
+
+@pytest.mark.parametrize("name", ["rank-3", "full-rank"])
+def test_unit_targets_are_those_over_their_deviation(name):
+    """f* and its EGOP are divided, too, so that the AGOP of a network that has learned it is the EGOP."""
+    plain, unit = (data.load(name, 50, 20, 30, dim=12, labels=labels) for labels in ("zero-one", "unit"))
+    deviation = plain.train.targets.double().std(correction=0)
+    assert unit.train.targets.double().std(correction=0) == pytest.approx(1, rel=1e-6)
+    for a, b in ((plain.train, unit.train), (plain.validation, unit.validation), (plain.test, unit.test)):
+        assert torch.equal(a.inputs, b.inputs)
+        torch.testing.assert_close(b.targets * deviation.float(), a.targets)
+        torch.testing.assert_close(b.gradients * deviation.float(), a.gradients)
+    torch.testing.assert_close(unit.egop * deviation.float() ** 2, plain.egop)
+    assert f"over the targets' standard deviation of {deviation:.3g}" in unit.source and plain.digest != unit.digest
 
 
 def test_digest_of_a_synthetic_task(folder):

@@ -64,7 +64,7 @@ class TestWhatIsRefused:
             (
                 descent,
                 {"labels": "plus-minus"},
-                "labels = 'plus-minus': 'rank-2' has no classes; allowed is 'zero-one'",
+                "labels = 'plus-minus': 'rank-2' has no classes; allowed are 'zero-one' and 'unit'",
             ),
             (
                 descent,

@@ -11,7 +11,8 @@ MAY_IMPORT = {
     "figures": {"paper", "experiments", "history", "catapult", "display"},
     "paper": {"experiments", "compute", "schedules", "display"},
     "experiments": {"data", "history", "schedules", "catapult"},
-    "compute": {"experiments", "training", "sgd", "agop", "models", "catapult", "data", "devices", "checks"},
+    "compute": {"experiments", "training", "tangent", "sgd", "agop", "models", "catapult", "history", "data", "devices"}
+    | {"checks"},
     "sgd": {"training", "tangent", "history", "schedules", "checks"},
     "training": {"tangent", "data", "history", "schedules", "catapult", "precision", "checks"},
     "agop": {"tangent", "precision"},

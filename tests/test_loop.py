@@ -354,6 +354,13 @@ class TestQuantities:
         with pytest.raises(ValueError, match="quantities: a, a; allowed are different names"):
             gradient_descent(**given, quantities=[Quantity("a", lambda point: 1.0)] * 2)
 
+    @pytest.mark.parametrize("wrong", [Quantity("a", lambda point: 1.0), [lambda point: 1.0], 3])
+    @pytest.mark.usefixtures("no_type_checks")
+    def test_what_are_none(self, wrong):
+        model, given = arguments("gd", "relative")
+        with pytest.raises(TypeError, match="^quantities = .*: allowed is a list of Quantity"):
+            gradient_descent(**given, quantities=wrong)
+
     def test_a_period(self):
         with pytest.raises(ValueError, match="every = 0: allowed are whole numbers of at least 1"):
             Quantity("a", lambda point: 1.0, 0)

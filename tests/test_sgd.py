@@ -44,12 +44,16 @@ def loss_of(model, inputs, targets):
     return nn.functional.mse_loss(outputs, targets.view_as(outputs))
 
 
-def norm_of(model, inputs):
-    """||K|| by the Jacobian of autograd."""
+def jacobian_of(model, inputs):
+    """(n c, p) by autograd."""
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     jacobian = torch.func.jacrev(lambda p: torch.func.functional_call(model, p, (inputs,)).flatten())(parameters)
-    J = torch.cat([part.flatten(1) for part in jacobian.values()], 1)
-    return torch.linalg.matrix_norm(J, 2).item() ** 2
+    return torch.cat([part.flatten(1) for part in jacobian.values()], 1).detach()
+
+
+def norm_of(model, inputs):
+    """||K||."""
+    return torch.linalg.matrix_norm(jacobian_of(model, inputs), 2).item() ** 2
 
 
 CASES = {
@@ -91,6 +95,87 @@ def test_everything_measured_is_what_float64_autograd_gives(case, replacement):
             assert h.batch_hessian_critical_learning_rate[t] == pytest.approx(exact, rel=1e-2)
         else:
             assert math.isnan(h.batch_hessian_critical_learning_rate[t])
+
+
+@pytest.mark.parametrize("replacement", [False, True])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_break_even_rates_are_those_of_the_jacobian_in_float64(case, replacement):
+    model, inputs, targets = problem(**case)
+    initial = copy.deepcopy(model)
+    with torch.inference_mode():
+        outputs = model(inputs).shape[1]
+    h = stochastic_gradient_descent(
+        model, inputs, targets, "0.7 eta_crit", B, 5, replacement=replacement, seed=3, break_even_every=2
+    )
+    networks, inputs, targets = reference(initial, inputs, targets, h.learning_rate, h.batches)
+    for t, batch in enumerate(h.batches):
+        if t % 2:
+            assert np.isnan([h.batch_break_even_rate[t], h.whole_break_even_rate[t]]).all()
+            continue
+        J = jacobian_of(networks[t], inputs).unflatten(0, (N, outputs))
+        r = networks[t](inputs).detach() - targets.view(N, outputs)
+        K_B = J.flatten(0, 1) @ J[batch].flatten(0, 1).T  # all rows, the batch's columns
+        of_batch, of_all = r[batch].flatten(), r.flatten()
+        change = (K_B @ of_batch).unflatten(0, (N, outputs))
+        rows = B * outputs
+        expected = rows * of_batch @ change[batch].flatten() / change[batch].square().sum()
+        assert h.batch_break_even_rate[t] == pytest.approx(expected.item(), rel=1e-3)
+        assert h.batch_break_even_rate[t] >= h.batch_critical_learning_rate[t] * (1 - 1e-3)
+        expected = rows * of_all @ change.flatten() / change.square().sum()
+        assert h.whole_break_even_rate[t] == pytest.approx(expected.item(), rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("whose", ["batch", "whole"])
+def test_a_linear_model_breaks_even_exactly_there(whose):
+    """Just below the loss falls with the step, just above it rises."""
+    inputs, targets = torch.randn(N, 5, generator=torch.Generator().manual_seed(1)), torch.arange(N) / N
+    start = nn.Linear(5, 1)
+
+    def after(rate):
+        model = copy.deepcopy(start)
+        h = stochastic_gradient_descent(model, inputs, targets, rate, B, 1, break_even_every=1)
+        known = {"batch": (h.batch_break_even_rate, h.batch_loss, h.batch_loss_after)}
+        return known.get(whose, (h.whole_break_even_rate, h.loss[:1], h.loss[1:]))
+
+    even = after(0.01)[0][0]
+    assert even > 0
+    _, before, below = after(0.999 * even)
+    _, _, above = after(1.001 * even)
+    assert below[0] < before[0] < above[0]
+
+
+def test_measuring_break_even_rates_changes_no_number():
+    model, *data = problem("cnn", outputs=2)
+    plain, measured = (
+        stochastic_gradient_descent(copy.deepcopy(model), *data, 0.2, B, 6, break_even_every=every)
+        for every in (None, 1)
+    )
+    np.testing.assert_allclose(measured.loss, plain.loss, rtol=1e-5)
+    assert np.isnan(plain.whole_break_even_rate).all() and np.isfinite(measured.whole_break_even_rate).all()
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_turning_is_what_the_eigenvectors_do(every):
+    model, inputs, targets = problem()
+    initial = copy.deepcopy(model)
+    h = stochastic_gradient_descent(model, inputs, targets, "1 eta_crit", B, 6, top=[1, 2], kernel_every=every)
+    networks, inputs, targets = reference(initial, inputs, targets, h.learning_rate, h.batches)
+    assert np.isnan(h.turning[0]).all()
+    for start, end in itertools.pairwise(range(0, 7, every)):
+        (_, before), (r, after) = (residual_and_vectors(networks[t], inputs, targets) for t in (start, end))
+        for place, s in enumerate((1, 2)):
+            rests = [r.square().mean() - (r @ vectors[:, -s:]).square().sum() / N for vectors in (before, after)]
+            expected = (rests[1] - rests[0]).item()
+            assert h.turning[end, place] == pytest.approx(expected, rel=2e-3, abs=1e-5)
+            assert h.turned(s, start, end) == h.turning[end, place]
+    first, last = h.turning[every, 0], h.turning[2 * every, 0]
+    assert h.turned(1, 0, 2 * every) == pytest.approx(first + last)
+    assert math.isnan(h.turned(1, 0, 0)) and (every == 1 or math.isnan(h.turned(1, 0, 1)))
+
+
+def residual_and_vectors(model, inputs, targets):
+    J = jacobian_of(model, inputs)
+    return model(inputs).detach()[:, 0] - targets, torch.linalg.eigh(J @ J.T)[1]
 
 
 def test_the_split_is_along_the_whole_kernel():

@@ -8,10 +8,11 @@ In SGD the critical rate is another one in each step. A spike, there, is a peak 
 is a factor of ``RISE`` or more. Whether it is a catapult is then to be measured.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 RISE = 2.0
 EPSILON = 1e-8  # by which a rate has to exceed the critical one for a catapult to be counted (section 4)
@@ -111,13 +112,23 @@ def _start(loss: Float[np.ndarray, " t"], peak: int, rise: float) -> int:
     return start
 
 
-def steps_above(
-    learning_rate: Float[np.ndarray, " T"], critical: Float[np.ndarray, " T"]
-) -> Int[np.ndarray, " states"]:
-    """How many of the first t steps have a rate above the critical one, for t = 0 ... T.
+def above(learning_rate: Float[np.ndarray, " T"], critical: Float[np.ndarray, " T"]) -> Bool[np.ndarray, " T"]:
+    """The steps with a rate above the critical one.
 
     Where that is NaN it counts as what it was when it was last measured; before the first measurement as infinite.
     """
     there = np.where(np.isnan(critical), 0, np.arange(1, len(critical) + 1))
     latest = np.append(np.inf, critical)[np.maximum.accumulate(there)]
-    return np.append(0, np.cumsum(learning_rate - latest > EPSILON))
+    return learning_rate - latest > EPSILON
+
+
+def steps_above(
+    learning_rate: Float[np.ndarray, " T"], critical: Float[np.ndarray, " T"]
+) -> Int[np.ndarray, " states"]:
+    """How many of the first t steps are :func:`above` the critical rate, for t = 0 ... T."""
+    return np.append(0, np.cumsum(above(learning_rate, critical)))
+
+
+def spikes_above(found: Sequence[Spike], steps: Bool[np.ndarray, " T"]) -> int:
+    """How many of the spikes have a step :func:`above` the critical rate in their rise, from start to peak."""
+    return sum(bool(steps[spike.start : spike.peak].any()) for spike in found)

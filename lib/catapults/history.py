@@ -16,12 +16,16 @@ class History:
     Each of T steps: ``learning_rate``; ``batches``, the samples drawn, (T, 0) for the full batch or where they were not
     kept; ``batch_loss`` and ``batch_loss_after``, eq. (1) on them before and after the step;
     ``batch_critical_learning_rate``, b / ||K_batch|| before it, and ``batch_hessian_critical_learning_rate``,
-    2 / lambda_max of the batch's Hessian.
+    2 / lambda_max of the batch's Hessian; ``batch_break_even_rate`` and ``whole_break_even_rate``, the rates at which
+    this step, to first order, leaves the batch's and the whole set's loss as it is: it rises above them, and at every
+    rate where they are not positive.
 
     Each of T + 1 states, on the whole training set: ``loss``, eq. (1), infinite where it is not a number any more;
     ``kernel_norm``, ||K||; ``critical_learning_rate``, n / ||K||; ``hessian_critical_learning_rate``,
     2 / lambda_max(H); ``unstable_directions``, the number of eigendirections with eta > n / lambda_i; ``splits``,
-    L_<=s and L_>s of eq. (2) for each s of ``tops``; ``seconds``, the time from the state to the next one, all
+    L_<=s and L_>s of eq. (2) for each s of ``tops``; ``turning``, how much of the change of L_>s since the last state
+    with a split comes from the turning of the eigenvectors: L_>s of this state's residual, less the same in the
+    eigenvectors of that state; ``seconds``, the time from the state to the next one, all
     measurements included; ``quantity_values``, one column for each of ``quantities``, which are a person's own.
 
     Each of e evaluations: ``evaluated``, the iteration; ``training_loss``, ``validation_loss``, and
@@ -63,6 +67,18 @@ class History:
     converged: bool
     diverged: bool
 
+    turning: Float[np.ndarray, "T+1 s"] | None = None
+    batch_break_even_rate: Float[np.ndarray, " T"] | None = None
+    whole_break_even_rate: Float[np.ndarray, " T"] | None = None
+
+    def __post_init__(self) -> None:
+        """NaN in the columns that files written before they existed do not have."""
+        unknown = {"turning": self.splits.shape[:2]}
+        unknown |= dict.fromkeys(("batch_break_even_rate", "whole_break_even_rate"), self.learning_rate.shape)
+        for name, shape in unknown.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.full(shape, np.nan))
+
     def __len__(self) -> int:
         """Steps taken."""
         return len(self.learning_rate)
@@ -101,6 +117,14 @@ class History:
             raise ValueError(f"top = {top!r}: allowed are {', '.join(map(str, self.tops))}")
         losses = self.splits[:, self.tops.index(top)]
         return losses[:, 0], losses[:, 1]
+
+    def turned(self, top: int, start: int, end: int) -> float:
+        """How much of the change of L_>s from one state with a split to a later one comes from the turning of the
+        eigenvectors; the rest is what the steps change while these are held fixed. NaN where a state between them
+        lacks it."""
+        split = np.isfinite(self.splits[:, 0, 0])
+        between = self.turning[start + 1 : end + 1, self.tops.index(top)][split[start + 1 : end + 1]]
+        return float(between.sum()) if split[start] and split[end] and len(between) else np.nan
 
     @property
     def loss_top(self) -> Float[np.ndarray, " states"]:

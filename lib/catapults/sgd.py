@@ -43,6 +43,7 @@ def stochastic_gradient_descent(
     loss_every: int = 1,
     kernel_every: int | None = 1,
     hessian_every: int | None = None,
+    break_even_every: int | None = None,
     progress: bool = False,
     quantities: Sequence[Quantity] = (),
     checkpoint: Checkpoint | None = None,
@@ -64,6 +65,8 @@ def stochastic_gradient_descent(
     - ``loss_every``: measure the whole set's loss, and ``batch_loss_after``, every that many steps: a forward pass.
     - ``kernel_every``: measure the whole set's kernel and the split of the loss every that many steps; ``None``: never.
     - ``hessian_every``: measure the batch's Hessian every that many steps; ``None``: never.
+    - ``break_even_every``: measure every that many steps at which rates the step would leave the losses of the batch
+      and of the whole set as they are: a forward and a backward pass of the whole set; ``None``: never.
     - ``progress``: show a bar.
     - ``quantities``: what else to measure, on the whole set.
     - ``checkpoint``: where to save the training's state when it is due, and from which to go on, bit for bit.
@@ -79,7 +82,7 @@ def stochastic_gradient_descent(
     inputs, targets = checked(model, inputs=inputs, targets=targets)
     n = len(inputs)
     whole_number(1, steps=steps, loss_every=loss_every)
-    periods = {"kernel_every": kernel_every, "hessian_every": hessian_every}
+    periods = {"kernel_every": kernel_every, "hessian_every": hessian_every, "break_even_every": break_even_every}
     whole_number(1, **{name: period for name, period in periods.items() if period is not None})
     whole_number(0, seed=seed)
     whole_number(1, math.inf if replacement else n, batch_size=batch_size)
@@ -92,7 +95,7 @@ def stochastic_gradient_descent(
     problem = problem_of(
         training="SGD", learning_rate=schedule, batch_size=batch_size, n=n, replacement=replacement, seed=seed,
         stop_below=stop_below, top=tops, loss_every=loss_every, kernel_every=kernel_every, hessian_every=hessian_every,
-        quantities=names,
+        break_even_every=break_even_every, quantities=names,
     )  # fmt: skip
     if checkpoint is not None and (saved := checkpoint.load()) is not None:
         model.load_state_dict(belonging(saved, problem)["fixed"], strict=False)
@@ -106,7 +109,7 @@ def stochastic_gradient_descent(
             run=run,
             rate=Rate(schedule, whole),
             batches=Batches(n, batch_size, replacement, seed),
-            step=MeasuredBatch(run, hessian_every),
+            step=MeasuredBatch(run, hessian_every, break_even_every),
             batch_size=batch_size,
             probes=[whole, *quantities],
             problem=problem,

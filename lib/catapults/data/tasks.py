@@ -99,45 +99,57 @@ def load(
     set depends on ``seed`` and ``n_train`` only, and a larger one begins with the smaller one, up to label noise.
 
     ``labels``: the targets of two classes are 0 and 1 (``"zero-one"``) or -1 and +1 (``"plus-minus"``) in the
-    order of the classes; one-hot targets use the same two values. ``label_noise``: of the training labels this
-    fraction, to the nearest whole number, is replaced by another class, any with the same probability; which are,
-    depends on ``seed``, ``n_train`` and the fraction only, and the other sets stay right. ``image_size``:
-    average-pool to images of this side, in pixels. These are for real data sets; ``noise`` and ``dim`` are for
-    synthetic tasks, ignored elsewhere.
+    order of the classes; one-hot targets use the same two values. Those of a synthetic task stay as they are, or
+    are divided by their standard deviation in the training set (``"unit"``), and f*, G* with them.
+    ``label_noise``: of the training labels this fraction, to the nearest whole number, is replaced by another class,
+    any with the same probability; which are, depends on ``seed``, ``n_train`` and the fraction only, and the other sets
+    stay right. ``image_size``: average-pool to images of this side, in pixels. These are for real data sets, but for
+    ``"unit"``; ``noise`` and ``dim`` are for synthetic tasks, ignored elsewhere.
 
     Raises ``ValueError`` for a parameter out of range or more images than there are, :class:`DataUnavailable`
     for a data set that cannot be had, :class:`DataCorrupt` for one that is damaged.
     """
     whole_number(1, n_train=n_train)
     whole_number(0, n_validation=n_validation, n_test=n_test, seed=seed)
-    if labels not in ("zero-one", "plus-minus"):
-        raise ValueError(f"labels = {labels!r}: allowed are 'zero-one' and 'plus-minus'")
+    if labels not in ("zero-one", "plus-minus", "unit"):
+        raise ValueError(f"labels = {labels!r}: allowed are 'zero-one', 'plus-minus' and 'unit'")
     if isinstance(label_noise, bool) or not isinstance(label_noise, int | float) or not 0 <= label_noise < 1:
         raise ValueError(f"label_noise = {label_noise!r}: allowed are numbers of at least 0 and below 1")
     if image_size is not None:
         whole_number(1, image_size=image_size)
     parsed = parse(name)
     sizes = (n_train, n_validation, n_test)
+    if labels == "unit" and not parsed.synthetic:
+        raise ValueError(f"labels = 'unit': {name} has classes; allowed are 'zero-one' and 'plus-minus'")
     if not parsed.synthetic:
         return _real_task(name, found(parsed), parsed.classes, sizes, seed, labels, label_noise, image_size)
     if label_noise:
         raise ValueError(f"label_noise = {label_noise!r}: {name} has no labels; its targets have noise")
-    if labels != "zero-one" or image_size is not None:
-        raise ValueError(f"name = {name!r}: a synthetic task takes neither labels nor image_size")
+    if labels == "plus-minus" or image_size is not None:
+        raise ValueError(f"name = {name!r}: a synthetic task takes neither labels of classes nor image_size")
     if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise < math.inf:
         raise ValueError(f"noise = {noise!r}: allowed are numbers of at least 0")
     whole_number(SYNTHETIC[parsed.base].smallest_dim, dim=dim)
-    return _synthetic_task(parsed.base, sizes, seed, noise, dim)
+    return _synthetic_task(parsed.base, sizes, seed, noise, dim, labels == "unit")
 
 
-def _synthetic_task(name: str, sizes: tuple[int, ...], seed: int, noise: float | int, dim: int) -> Task:
+def _synthetic_task(
+    name: str, sizes: tuple[int, ...], seed: int, noise: float | int, dim: int, unit: bool = False
+) -> Task:
     task = SYNTHETIC[name]
     seeds = seed, seed, 0  # one test set, by which all seeds are judged
     splits = [
         Split(*task.draw(n, dim, noise, s, stream)) for stream, (n, s) in enumerate(zip(sizes, seeds, strict=True))
     ]
-    source = f"Synthetic task {name}: {task.describe(dim, noise)}, seed {seed}."
-    return Task(name, *splits, egop=task.egop(dim).float(), source=source, identity=identity(name))
+    egop, over = task.egop(dim), ""
+    if unit:
+        deviation = splits[0].targets.double().std(correction=0).item()
+        if deviation == 0:
+            raise ValueError(f"labels = 'unit': the targets of {name} are all alike; allowed is 'zero-one'")
+        splits = [Split(s.inputs, s.targets / deviation, s.gradients / deviation) for s in splits]
+        egop, over = egop / deviation**2, f", over the targets' standard deviation of {deviation:.3g}"
+    source = f"Synthetic task {name}: {task.describe(dim, noise)}{over}, seed {seed}."
+    return Task(name, *splits, egop=egop.float(), source=source, identity=identity(name))
 
 
 def _real_task(

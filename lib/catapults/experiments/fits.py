@@ -1,5 +1,6 @@
 """One training of section 4, with its test performance and its AGOP; and the strong model that stands for f*."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -96,6 +97,9 @@ class Fitted:
     measure: Literal["loss", "error"]  # by which the best weights are chosen and tested
     source: str
     parameters: int
+    spikes_above: int | None = None  # spikes with eta > eta_crit in their rise; None where that was not measured
+    # ||K|| of some training samples, at initialisation and at the best weights
+    norms: tuple[float, float] = (math.nan, math.nan)
 
     @property
     def test(self) -> float:

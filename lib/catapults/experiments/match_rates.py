@@ -30,6 +30,7 @@ _COMMON: Setting = {
     "loss_every": 1,
     "kernel_every": None,
     "hessian_every": None,
+    "break_even_every": 1,
 }
 
 

@@ -9,6 +9,7 @@ from .. import data
 from .base import Parameters, Positive, PositiveInt, Seed, Word
 
 Architecture = Literal["fcn", "cnn", "wrn", "vit", "myrtle"]
+Labels = Literal["zero-one", "plus-minus", "unit"]  # unit: targets of a synthetic task over their standard deviation
 
 
 class Network(Parameters):
@@ -21,7 +22,7 @@ class Network(Parameters):
     width: PositiveInt
     image_size: PositiveInt | None
     n_train: Annotated[int, Field(ge=2)]
-    labels: Literal["zero-one", "plus-minus"]
+    labels: Labels
     parameterization: Literal["ntk", "pytorch"]
     gain: Positive
     bias: bool
@@ -41,8 +42,12 @@ class Network(Parameters):
                 raise ValueError(f"architecture = {self.architecture!r}: {held}; allowed is 'fcn'")
             if self.image_size is not None:
                 raise ValueError(f"image_size = {self.image_size!r}: {self.dataset!r} holds vectors; allowed is None")
-            if self.labels != "zero-one":
-                raise ValueError(f"labels = {self.labels!r}: {self.dataset!r} has no classes; allowed is 'zero-one'")
+            if self.labels == "plus-minus":
+                allowed = "allowed are 'zero-one' and 'unit'"
+                raise ValueError(f"labels = {self.labels!r}: {self.dataset!r} has no classes; {allowed}")
+        elif self.labels == "unit":
+            allowed = "allowed are 'zero-one' and 'plus-minus'"
+            raise ValueError(f"labels = 'unit': {self.dataset!r} has classes; {allowed}")
         if self.architecture in ("fcn", "cnn") and self.depth < 2:
             raise ValueError(f"depth = {self.depth!r}: allowed are whole numbers of at least 2")
         if self.architecture == "myrtle" and self.depth != 5:

@@ -29,6 +29,7 @@ class SGDSpikes(Sampling, Page):
     rise: Annotated[float, Field(gt=1, allow_inf_nan=False)]  # that makes a peak of the loss a spike, as a factor
     kernel_every: PositiveInt | None
     hessian_every: PositiveInt | None
+    break_even_every: PositiveInt | None = None
     seeds: PositiveInt
 
     @field_validator("learning_rate", "calm_learning_rate")
@@ -50,7 +51,8 @@ class SGDSpikes(Sampling, Page):
         shared = self.shared_with(StochasticDescent)
         found = {"spikes": StochasticDescent(**shared)}
         if self.calm_learning_rate is not None:
-            calm = {"learning_rate": self.calm_learning_rate, "kernel_every": None, "hessian_every": None}
+            unmeasured = dict.fromkeys(("kernel_every", "hessian_every", "break_even_every"))
+            calm = {"learning_rate": self.calm_learning_rate} | unmeasured
             found["calm"] = StochasticDescent(**shared | calm)
         return found
 

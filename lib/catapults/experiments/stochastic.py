@@ -35,6 +35,7 @@ class StochasticDescent(Sampling, Experiment):
     learning_rate: Scheduled
     kernel_every: PositiveInt | None  # of the whole training set
     hessian_every: PositiveInt | None  # of the batch
+    break_even_every: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _in_time(self) -> "StochasticDescent":

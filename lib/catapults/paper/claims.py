@@ -81,6 +81,10 @@ class Claim:
     unit: str = ""
     why: str = ""
 
+    def __post_init__(self) -> None:
+        if self.held is None and self.verdict in (REPRODUCED, NOT_REPRODUCED):
+            object.__setattr__(self, "held", (int(self.verdict == REPRODUCED), 1))
+
     @property
     def seeds(self) -> str:
         """``held`` in words, with the Wilson interval of the share; empty where nothing was compared."""
@@ -106,22 +110,10 @@ def claim(
     - ``unless``: why nothing can be compared; empty where it can.
     - ``unit``: a format for ``value`` where it is a number that is worth a median over the seeds, ``"{:.1f} %"``.
     """
-    verdict = NOT_COMPARED if unless else tolerance.judge(value)
-    numeric = float(value) if unit and verdict != NOT_COMPARED else float("nan")
-    held = None if verdict == NOT_COMPARED else (int(verdict == REPRODUCED), 1)
-    return Claim(
-        statement,
-        paper,
-        ours,
-        tolerance.words,
-        verdict,
-        sentence,
-        shown_in,
-        held,
-        numeric,
-        unit if held else "",
-        unless,
-    )
+    judged = NOT_COMPARED if unless else tolerance.judge(value)
+    number = float(value) if unit and judged != NOT_COMPARED else float("nan")
+    said = (statement, paper, ours, tolerance.words, judged, sentence, shown_in, None)
+    return Claim(*said, number, unit, unless)
 
 
 def given(statement: str, paper: str, ours: str, sentence: str, tolerance: str = NO_TOLERANCE) -> Claim:
@@ -129,8 +121,13 @@ def given(statement: str, paper: str, ours: str, sentence: str, tolerance: str =
     return Claim(statement, paper, ours, tolerance, GIVEN, sentence)
 
 
+def verdict(holds: bool | None) -> str:
+    """Of one seed; ``None`` where nothing can be compared."""
+    return NOT_COMPARED if holds is None else REPRODUCED if holds else NOT_REPRODUCED
+
+
 def counted(held: int, compared: int) -> str:
-    """ "9 of 10 seeds (60–98 %)"."""
+    """As text: 9 of 10 seeds (60–98 %)."""
     if compared == 1:
         return "the one seed" if held else "0 of 1 seed"
     low, high = wilson(held, compared)

@@ -193,7 +193,9 @@ class Quantity:
 
 
 def names_of(quantities: Sequence[Quantity]) -> list[str]:
-    """Raises ``ValueError`` where two have the same."""
+    """Raises ``TypeError`` for what are no quantities, and ``ValueError`` where two have the same name."""
+    if not isinstance(quantities, Sequence) or not all(isinstance(q, Quantity) for q in quantities):
+        raise TypeError(f"quantities = {quantities!r}: allowed is a list of Quantity")
     names = [quantity.name for quantity in quantities]
     if len(set(names)) < len(names):
         raise ValueError(f"quantities: {', '.join(names)}; allowed are different names")

@@ -84,7 +84,9 @@ class Run:
         self.states: dict[str, dict[int, float]] = {name: {} for name in STATES}
         self.splits: dict[int, list[list[float]]] = {}
         self.quantities: dict[str, dict[int, float]] = {name: {} for name in quantities}
+        self.turning: dict[int, list[float]] = {}
         self.after: dict[int, float] = {}  # the batch's loss after a step
+        self.break_even: dict[int, list[float]] = {}  # the batch's and the whole set's, of a step
         self.evaluations: list[list[float]] = []  # iteration, training loss, validation loss, validation error
         self.best = -1
         self._limit = -math.inf  # of the loss; known with the first one
@@ -145,7 +147,7 @@ class Run:
             "batches": torch.stack(self.batches) if self.batches else torch.empty(0, 0, dtype=torch.long),
             "after": _stored(self.after),
             "columns": {name: _stored(column) for name, column in columns.items()},
-            "splits": [torch.tensor(list(self.splits)), torch.tensor(list(self.splits.values()), dtype=torch.float64)],
+            **{name: _stored(getattr(self, name)) for name in ("splits", "turning", "break_even")},
             "evaluations": torch.tensor(self.evaluations, dtype=torch.float64),
             "best": self.best,
             "limit": self._limit,
@@ -158,7 +160,8 @@ class Run:
         self.after = _restored(state["after"])
         self.states = {name: _restored(state["columns"][name]) for name in self.states}
         self.quantities = {name: _restored(state["columns"][f"own {name}"]) for name in self.quantities}
-        self.splits = dict(zip(*(part.tolist() for part in state["splits"]), strict=True))
+        for name in ("splits", "turning", "break_even"):
+            setattr(self, name, _restored(state[name]))
         self.evaluations = state["evaluations"].tolist()
         self.best, self._limit = state["best"], state["limit"]
 
@@ -174,9 +177,8 @@ class Run:
             after = states["loss"][1:].copy()
         else:
             after = _column(self.after, T)
-        splits = np.full((T + 1, len(self.tops), 2), np.nan)
-        for iteration, parts in self.splits.items():
-            splits[iteration] = parts
+        s = len(self.tops)
+        break_even = _column(self.break_even, T, 2)
         evaluations = np.array(self.evaluations).reshape(-1, 4).T
         evaluated = evaluations[0].astype(np.int64)
         own = [_column(column, T + 1) for column in self.quantities.values()]
@@ -188,7 +190,10 @@ class Run:
             batch_critical_learning_rate=batch_critical,
             batch_hessian_critical_learning_rate=batch_hessian,
             **states,
-            splits=splits,
+            splits=_column(self.splits, T + 1, s, 2),
+            turning=_column(self.turning, T + 1, s),
+            batch_break_even_rate=break_even[:, 0],
+            whole_break_even_rate=break_even[:, 1],
             quantity_values=np.stack(own, 1) if own else np.empty((T + 1, 0)),
             evaluated=evaluated,
             training_loss=evaluations[1],
@@ -334,16 +339,17 @@ class FullBatch:
         pass
 
 
-def _column(values: dict[int, float], length: int) -> Float[np.ndarray, " length"]:
+def _column(values: dict[int, Any], *shape: int) -> Float[np.ndarray, "length ..."]:
     """NaN where there is no value."""
-    column = np.full(length, np.nan)
-    column[list(values)] = list(values.values())
+    column = np.full(shape, np.nan)
+    if values:
+        column[list(values)] = list(values.values())
     return column
 
 
-def _stored(values: dict[int, float]) -> list[Tensor]:
+def _stored(values: dict[int, Any]) -> list[Tensor]:
     return [torch.tensor(list(values), dtype=torch.long), torch.tensor(list(values.values()), dtype=torch.float64)]
 
 
-def _restored(stored: list[Tensor]) -> dict[int, float]:
+def _restored(stored: list[Tensor]) -> dict[int, Any]:
     return dict(zip(*(part.tolist() for part in stored), strict=True))

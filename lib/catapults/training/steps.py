@@ -66,6 +66,7 @@ class WholeSet:
         self.pairs: Eigenpairs | None = None
         self.fits: bool | None = None
         self._start: Tensor | None = None
+        self._before: Tensor | None = None  # the top eigenvectors of the last split
 
     def form(self, run: Run) -> None:
         linearization = run.point.linearization
@@ -87,8 +88,13 @@ class WholeSet:
 
     def split(self, run: Run) -> None:
         flat = run.point.residual.flatten()
-        vectors = self.pairs.vectors
+        vectors, before = self.pairs.vectors[:, -run.tops[-1] :], self._before
         run.splits[run.iteration] = [list(tangent.split_by_eigenvectors(flat, vectors[:, -s:])) for s in run.tops]
+        if before is not None:
+            held = [tangent.split_by_eigenvectors(flat, before[:, -s:])[1] for s in run.tops]
+            now = [rest for _, rest in run.splits[run.iteration]]
+            run.turning[run.iteration] = [rest - fixed for rest, fixed in zip(now, held, strict=True)]
+        self._before = vectors.clone()
 
     def drop(self) -> None:
         """The kernel, before the next one is formed."""
@@ -98,11 +104,11 @@ class WholeSet:
         self.pairs, self._start = pairs, pairs.start
 
     def state(self) -> dict[str, Any]:
-        start = {} if self._start is None else {"start": self._start}
-        return start if self.fits is None else start | {"fits": self.fits}
+        state = {"start": self._start, "before": self._before, "fits": self.fits}
+        return {name: value for name, value in state.items() if value is not None}
 
     def load(self, state: dict[str, Any]) -> None:
-        self._start, self.fits = state.get("start"), state.get("fits")
+        self._start, self._before, self.fits = (state.get(name) for name in ("start", "before", "fits"))
 
 
 class WholeBatch:
@@ -167,10 +173,11 @@ class WholeBatch:
 
 
 class MeasuredBatch(_Stateless):
-    """A step of SGD with the norm of the batch's kernel, in one pass; every ``hessian_every`` with its Hessian's."""
+    """A step of SGD with the norm of the batch's kernel, in one pass; every ``hessian_every`` with its Hessian's, and
+    every ``break_even_every`` with the rates at which it would leave the losses as they are."""
 
-    def __init__(self, run: Run, hessian_every: int | None = None) -> None:
-        self._hessian_every = hessian_every
+    def __init__(self, run: Run, hessian_every: int | None = None, break_even_every: int | None = None) -> None:
+        self._hessian_every, self._break_even_every = hessian_every, break_even_every
         self._no_graph = bool(run.layers.chain)  # is needed: a tenth faster on small batches
 
     def take(self, run: Run, batch: Batch, eta: float) -> Measured:
@@ -188,8 +195,34 @@ class MeasuredBatch(_Stateless):
                     exact = hessian.critical_learning_rate(
                         run.model, x, y, tolerance=_TOLERANCE, linearization=linearization
                     )
-            norm, _ = linearization.norm_and_vjp(residual * (-2 * eta / m), add_to=run.parameters)
+            descent = residual * (-2 * eta / m)
+            if due(self._break_even_every, run.iteration):
+                norm, step = linearization.norm_and_vjp(descent)
+                run.break_even[run.iteration] = break_even_rates(run, batch, step, eta)
+                with torch.no_grad():
+                    for name, change in step.items():
+                        run.parameters[name].add_(change)
+            else:
+                norm, _ = linearization.norm_and_vjp(descent, add_to=run.parameters)
         return loss, tangent.critical_rate(norm, m), exact
+
+
+def break_even_rates(run: Run, batch: Batch, step: dict[str, Tensor], eta: float) -> list[float]:
+    """The rates at which a step in this direction, to first order, leaves the batch's and the whole set's loss alone:
+    eta*_B = b r_B^T K_BB r_B / ||K_BB r_B||^2 and eta*_whole = b r^T K_.B r_B / ||K_.B r_B||^2.
+
+    ``step``: the change of the weights at the rate ``eta``, -2 eta / b J_B^T r_B, of which the outputs' change is
+    df = -2 eta / b K_.B r_B. A loss whose residual goes from r to r + t df is back at its value for
+    t = -2 r^T df / ||df||^2. NaN where the step changes no output.
+    """
+    linearization = tangent.linearize(run.model, run.inputs, run.layers)
+    change, residual = linearization.jvp(step), linearization.outputs - run.targets
+    rates = []
+    for rows in (batch, slice(None)):
+        df, r = change[rows].flatten().double(), residual[rows].flatten().double()
+        squares = df.dot(df).item()
+        rates.append(-2 * eta * r.dot(df).item() / squares if squares else math.nan)
+    return rates
 
 
 class ChainStep(_Stateless):

@@ -6,16 +6,21 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from ... import catapult, data
 from ...agop import agop, alignment
 from ...data import Split, Task
 from ...devices import device as find_device
 from ...experiments.fits import CORNER, Fit, Fitted, Strong, StrongModel
+from ...history import History
+from ...tangent import linearize
+from ...tangent.eigenspace import NotFinite, top_eigenpairs
 from ...training import fit, performance
 from .networks import at_initialisation, outputs_for
 from .thinning import thinned
+
+NORM_SAMPLES, NORM_IMAGES = 1000, 128  # of which ||K|| is measured, in a fully connected network and in others
 
 
 def compute(
@@ -32,25 +37,13 @@ def _strong(e: StrongModel, task: Task, device: str, options: dict[str, Any]) ->
     outputs = outputs_for(train.targets)
     classes = max(2, outputs)
     model = at_initialisation(e.network(), train.inputs, outputs).to(train.inputs.device)
-    fit(
-        model,
-        train,
-        validation,
-        e.learning_rate,
-        e.batch_size,
-        e.steps,
-        classes=classes,
-        optimizer="adam",
-        seed=e.seed,
-        stop_below=None,
-        evaluate_every=max(1, e.steps // 20),
-        critical_every=None,
-        **options,
-    )
+    _trained(
+        model, train, validation, e, classes, optimizer="adam", stop_below=None, critical_every=None,
+        evaluate_every=max(1, e.steps // 20), **options,
+    )  # fmt: skip
     _, error = performance(model, test, classes)
     egop = agop(model, train.inputs).cpu().numpy()
-    parameters = sum(p.numel() for p in model.parameters())
-    return Strong(egop, error, task.source, parameters)
+    return Strong(egop, error, task.source, _size(model))
 
 
 def _fitted(e: Fit, task: Task, egop: Float[Tensor, "d d"], device: str, options: dict[str, Any]) -> Fitted:
@@ -61,31 +54,23 @@ def _fitted(e: Fit, task: Task, egop: Float[Tensor, "d d"], device: str, options
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(e.initial_scale)
-    h = fit(
-        model,
-        train,
-        validation,
-        e.learning_rate,
-        e.batch_size,
-        e.steps,
-        classes=classes,
-        optimizer=e.optimizer,
-        replacement=e.replacement,
-        seed=e.seed,
-        stop_below=e.stop_below,
-        evaluate_every=e.evaluate_every,
-        critical_every=e.critical_every,
-        settle=e.settle,
-        patience=e.patience,
+    samples = train.inputs[: NORM_SAMPLES if e.architecture == "fcn" else NORM_IMAGES]
+    first = _kernel_norm(model, samples)
+    h = _trained(
+        model, train, validation, e, classes, optimizer=e.optimizer, replacement=e.replacement, stop_below=e.stop_below,
+        critical_every=e.critical_every, evaluate_every=e.evaluate_every, settle=e.settle, patience=e.patience,
         **options,
-    )
+    )  # fmt: skip
     loss, error = performance(model, test, classes)
     G = agop(model, train.inputs)
     curve, batch_loss, rate = thinned(h.batch_loss, h.learning_rate)
+    spikes = catapult.spikes(np.where(np.isfinite(h.batch_loss), h.batch_loss, np.nan))
+    critical = h.batch_critical_learning_rate
+    measured = bool(np.isfinite(critical).any())
     return Fitted(
         steps=len(h.learning_rate),
         catapults=h.catapults,
-        spikes=len(catapult.spikes(np.where(np.isfinite(h.batch_loss), h.batch_loss, np.nan))),
+        spikes=len(spikes),
         lowered=bool((h.learning_rate[1:] < h.learning_rate[:-1]).any()),
         curve=curve,
         loss=batch_loss,
@@ -107,8 +92,32 @@ def _fitted(e: Fit, task: Task, egop: Float[Tensor, "d d"], device: str, options
         true_corner=_corner(egop),
         measure=e.measure,
         source=task.source,
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=_size(model),
+        spikes_above=catapult.spikes_above(spikes, catapult.above(h.learning_rate, critical)) if measured else None,
+        norms=(first, _kernel_norm(model, samples)),
     )
+
+
+def _trained(
+    model: nn.Module, train: Split, validation: Split, e: Fit | StrongModel, classes: int | None, **options: Any
+) -> History:
+    return fit(
+        model, train, validation, e.learning_rate, e.batch_size, e.steps, classes=classes, seed=e.seed, **options
+    )
+
+
+def _kernel_norm(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> float:
+    """||K||; NaN where it is not finite."""
+    linearization = linearize(model, inputs)
+    kernel = linearization.kernel() if linearization.kernel_fits() else linearization
+    try:
+        return top_eigenpairs(kernel, 1).values[-1].item()
+    except NotFinite:
+        return math.nan
+
+
+def _size(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
 
 
 def _linear_test_loss(train: Split, test: Split) -> float:

@@ -1,6 +1,7 @@
 """The network that an experiment names, at initialisation, with its training set on the device."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,7 @@ from ... import models
 from ...data import Task
 from ...devices import device as find_device
 from ...experiments import Network
+from ...experiments.network import Architecture
 
 
 @dataclass(frozen=True)
@@ -59,4 +61,6 @@ def at_initialisation(network: Network, inputs: Float[Tensor, "n ..."], outputs:
             return models.vit(channels, size, width, depth, outputs, **options)
         if network.architecture == "myrtle":
             return models.myrtle(channels, size, width, outputs, **options)
-        return models.wide_resnet(channels, size, width, depth, outputs, norm=network.norm, **options)
+        if network.architecture == "wrn":
+            return models.wide_resnet(channels, size, width, depth, outputs, norm=network.norm, **options)
+    raise ValueError(f"architecture = {network.architecture!r}: allowed are {', '.join(get_args(Architecture))}")

@@ -34,6 +34,7 @@ def compute(
         loss_every=e.loss_every,
         kernel_every=e.kernel_every,
         hessian_every=e.hessian_every,
+        break_even_every=e.break_even_every,
         **options,
     )
     if not len(history.learning_rate):
