@@ -9,12 +9,13 @@ from catapults.display import MIME
 from catapults.experiments import ParameterError
 from catapults.experiments.gd_catapult import GDCatapult, GDRun
 from catapults.figures import gd_catapult as figures
-from catapults.paper import GIVEN, NOT_COMPARED, NOT_REPRODUCED, REPRODUCED, judge, quotes
+from catapults.paper import GIVEN, NOT_COMPARED, NOT_REPRODUCED, PARTLY, REPRODUCED, judge, quotes
 from catapults.paper.descriptions import describe
 from catapults.paper.gd_catapult import claims
 from catapults.paper.quotes import CriticalRate
 from histories import history, made, measured
 
+PUBLISHED = quotes._CRITICAL_RATES
 SMALL = {
     "dataset": "rank-2", "architecture": "fcn", "norm": None, "depth": 3, "width": 64, "image_size": None,
     "n_train": 16, "labels": "zero-one", "parameterization": "ntk", "gain": 1.0, "bias": False,
@@ -32,7 +33,7 @@ WRN = {"dataset": "cifar-2", "architecture": "wrn", "depth": 10}
         ({"steps": -3}, "steps = -3"),
         ({"bias": 1}, "bias = 1: input should be a valid boolean"),
         ({"architecture": "mlp"}, "architecture = 'mlp': input should be 'fcn', 'cnn', "),
-        ({"labels": 1}, "labels = 1: input should be 'zero-one' or 'plus-minus'"),
+        ({"labels": 1}, "labels = 1: input should be 'zero-one', 'plus-minus' or 'unit'"),
         ({"learning_rate": "big"}, "learning_rate = 'big': allowed are a positive number, a multiple"),
         ({"learning_rate": -2}, "learning_rate = -2: allowed are"),
         ({"learning_rate": "6; 3: 10"}, "learning_rate = '6; 3: 10': allowed are"),
@@ -204,7 +205,10 @@ def catapult(run):
 def test_the_numbers_of_a_catapult(catapult):
     assert (catapult.peak, catapult.back) == (2, 3)
     assert catapult.share_of_spike_in_top(2) == pytest.approx(7.8 / 8)
-    assert catapult.largest_rise_of_rest(2) == pytest.approx((0.7 - 0.4) / 0.5)
+    assert catapult.largest_rise_of_rest(2) == pytest.approx((0.7 - 0.5) / 8)
+    assert catapult.rest_after_spike(2) == pytest.approx(0.4 / 0.5)
+    catapult.history.turning[1:, 0] = [0.0, 0.05, -0.1, 0.0]
+    assert catapult.turned_at_peak_of_rest(2) == pytest.approx(0.05 / 0.2)
 
 
 def verdicts(run):
@@ -214,16 +218,35 @@ def verdicts(run):
 
 def test_claims_hold_for_a_catapult(catapult):
     found = verdicts(catapult)
-    assert all(found[name] is True for name in ("spike", "norm", "top", "few", "hessian"))
+    assert all(found[name] is True for name in ("spike", "norm", "top", "rest", "few", "hessian"))
     assert found["rate"] == "given"  # as a multiple
-    assert found["rest"] is False  # it rises by 60 % of its start
     assert found["value"] is None  # what is quoted is for another network
 
 
-@pytest.mark.parametrize("critical, holds", [(0.45, "given"), (0.81, False), (0.19, False)])
-def test_the_quoted_critical_rate_is_compared_within_a_factor_of_two(catapult, monkeypatch, critical, holds):
+@pytest.mark.parametrize("critical, holds", [(0.45, True), (0.59, True), (0.61, False), (0.26, False)])
+def test_a_quoted_critical_rate_is_a_prediction_within_a_factor_of_one_and_a_half(
+    catapult, monkeypatch, critical, holds
+):
     quoted(monkeypatch, critical)
     assert verdicts(catapult)["value"] is holds  # ours: 16 / 40
+
+
+def test_the_one_that_was_fitted_is_no_evidence(catapult, monkeypatch):
+    quoted(monkeypatch, 0.45)
+    monkeypatch.setattr(quotes, "_CRITICAL_RATES", (replace(quotes._CRITICAL_RATES[0], fitted=True),))
+    assert verdicts(catapult)["value"] == "given"
+    fitted = [quote for quote in PUBLISHED if quote.fitted]
+    assert [quote.item for quote in fitted] == ["figure 3a"]
+
+
+@pytest.mark.parametrize("last, holds", [(0.55, False), (0.52, True)])
+def test_the_rest_is_where_it_was_once_the_loss_is_back(run, last, holds):
+    """It rose in between, as it does for a fixed kernel whose eigenvectors turn a little."""
+    loss = [1.0, 3.0, 9.0, 0.9, 0.2]
+    back = course(run, loss, [0.5, 2.6, 7.3, 0.9 - last, 0.05], NORM)
+    claim = claims([back])["rest"]
+    assert (claim.verdict == REPRODUCED) is holds and f"{last / 0.5:.3f} times" in claim.ours
+    assert "15.0 % of the spike's height" in claim.ours
 
 
 def test_what_is_quoted_for_another_network_is_not_compared(catapult, monkeypatch):
@@ -243,13 +266,13 @@ def test_an_absolute_rate_is_compared(run, rate, holds):
 def test_over_seeds_the_first_is_shown_and_all_are_counted(catapult, run):
     calm = course(run, [1.0, 0.9, 0.8], [0.5, 0.45, 0.4], [40.0, 40.1, 40.2])
     found = claims([catapult, calm, catapult])
-    assert (found["spike"].verdict, found["spike"].held) == (REPRODUCED, (2, 3))
+    assert (found["spike"].verdict, found["spike"].held) == (PARTLY, (2, 3))
     assert found["norm"].held == (2, 2)  # without a spike it is not compared
     assert found["rate"].held is None  # we chose it
     table = found._repr_mimebundle_()["text/markdown"].splitlines()
-    assert "| 2 of 3 seeds |" in table[3] and "| – |" in table[2] and "first seed" in table[0]
-    assert dict(claims([calm, catapult]))["norm"].verdict == NOT_COMPARED
-    assert claims([calm, catapult])["norm"].seeds == "1 of 1 seed"
+    assert "| 2 of 3 seeds (21–94 %) |" in table[3] and "| – |" in table[2]
+    only = claims([calm, catapult])["norm"]
+    assert only.verdict == REPRODUCED and only.held == (1, 1) and "not compared in 1: the loss does not" in only.ours
 
 
 def test_claims_fail_without_a_catapult(run):
@@ -289,7 +312,7 @@ def test_a_spike_that_does_not_come_back(run):
 def test_claims_show_a_table_and_carry_their_verdicts(catapult):
     bundle = claims([catapult])._repr_mimebundle_()
     assert bundle["text/markdown"].count("\n") == 10  # a header, a line, nine claims
-    assert "✗ not reproduced" in bundle["text/markdown"]
+    assert "✓ reproduced" in bundle["text/markdown"] and "– not compared: the paper" in bundle["text/markdown"]
     assert bundle[MIME]["claims"]["spike"]["verdict"] == "reproduced"
     read_again = json.loads(json.dumps(bundle[MIME], sort_keys=True))  # as a notebook is written
     assert read_again["order"] == list(claims([catapult])) != list(read_again["claims"])
@@ -326,7 +349,7 @@ class TestSeveralDimensions:
 
     def test_the_rest_is_that_of_the_largest_dimension(self, catapult):
         claim = claims([catapult])["rest"]
-        assert "L>2" in claim.statement and "60.0 %" in claim.ours
+        assert "L>2" in claim.statement and claim.ours.startswith("0.800 times; in between it rises by 2.5 %")
 
     def test_a_panel_each(self, catapult, run):
         figure, alone = figures.loss_split(catapult), figures.loss_split(course(run, LOSS, TOP, NORM))
@@ -347,9 +370,8 @@ class TestTheHessian:
             ([1.0, 1.1, 0.95, 1.0, 1.02], NORM, True, True),
             (1 / 1.3, NORM, False, False),
             (1.3, NORM, False, False),
-            ([1.0, 1.0, 0.6, 1.0, 1.0], NORM, True, True),  # far off at one iteration only
-            ([1.0, 1.1, 0.9, 1.1, 0.9], [40.0, 41.0, 40.0, 41.0, 40.0], True, False),  # near, and does not follow
-            ([1.2, 1.0, 1.0, 1.0, 1.0], NORM, False, True),
+            ([1.0, 1.0, 0.6, 1.0, 1.0], NORM, True, False),  # far off at one of five iterations
+            ([1.2, 1.0, 1.0, 1.0, 1.0], NORM, False, False),
         ],
     )
     def test_both_thresholds_are_compared(self, run, hessian, norm, at_start, along):
@@ -358,11 +380,11 @@ class TestTheHessian:
 
     def test_differences_are_named(self, run):
         claim = claims([course(run, LOSS, TOP, NORM, hessian=[1.0, 1.0, 0.5, 0.5, 0.8])])["hessian_along"]
-        assert "median difference 25.0 %" in claim.ours and "5 iterations" in claim.ours
-        assert "at most 100.0 % (iteration 2)" in claim.sentence
+        assert "within 15 % at 40 % of 5 iterations; median 25.0 %, worst 100 % (iteration 2)" in claim.ours
+        assert "median difference is 0.0 % where η exceeds n/‖K‖ and 100.0 % where it does not" in claim.sentence
 
     @pytest.mark.parametrize(
-        "missing, said", [([1, 2, 3, 4], "at the start only"), ([1, 2, 3], "too rarely"), ([1, 3], "At 3 iterations")]
+        "missing, said", [([1, 2, 3, 4], "too rarely"), ([1, 2, 3], "too rarely"), ([1, 3], "At 3 iterations")]
     )
     @pytest.mark.parametrize("value", [math.nan, math.inf])
     def test_what_is_not_measured_or_infinite_is_left_out(self, run, missing, said, value):
@@ -379,10 +401,6 @@ class TestTheHessian:
         dead = course(run, LOSS, TOP, NORM)
         dead.history.critical_learning_rate[4] = math.inf
         assert list(dead.hessian[0]) == [0, 1, 2, 3] and verdicts(dead)["hessian_along"] is True
-
-    def test_rates_that_stay_the_same_have_no_correlation(self, run):
-        claim = claims([course(run, LOSS, TOP, [40.0] * 5)])["hessian_along"]
-        assert claim.verdict == NOT_COMPARED and "stays the same" in claim.sentence
 
     def test_the_figure_tells_both_rates(self, run):
         alt = figures.hessian_along(course(run, LOSS, TOP, NORM, hessian=0.5)).alt

@@ -91,11 +91,26 @@ class GDRun:
         rise = loss[self.peak] - loss[0]
         return float((in_top[self.peak] - in_top[0]) / rise) if 0 < rise < math.inf else math.nan
 
+    def rest_after_spike(self, top: int) -> float:
+        """L_>s where the loss is back below its initial value, over that at the start; NaN without a spike that is."""
+        rest = self.history.split(top)[1]
+        return math.nan if self.back is None or rest[0] == 0 else float(rest[self.back] / rest[0])
+
+    def peak_of_rest(self, top: int) -> int:
+        """Where L_>s is largest until the loss is back; the start where it never rises."""
+        return int(np.argmax(self.history.split(top)[1][: (self.back or 0) + 1]))
+
     def largest_rise_of_rest(self, top: int) -> float:
-        """The most that L_>s ever exceeds its smallest value so far, as a fraction of its initial value."""
-        rest = self.history.split(top)[1][: self.history.measured]
-        rises = rest - np.minimum.accumulate(rest)
-        return float(rises.max() / rest[0]) if rest[0] > 0 else 0.0
+        """The most that L_>s exceeds its initial value until the loss is back, as a share of the spike's height."""
+        rest, loss = self.history.split(top)[1], self.history.loss
+        height = loss[self.peak] - loss[0]
+        return float((rest[self.peak_of_rest(top)] - rest[0]) / height) if 0 < height < math.inf else math.nan
+
+    def turned_at_peak_of_rest(self, top: int) -> float:
+        """The share of that rise that comes from the turning of the eigenvectors; NaN without a rise."""
+        rest, at = self.history.split(top)[1], self.peak_of_rest(top)
+        rise = rest[at] - rest[0]
+        return self.history.turned(top, 0, at) / float(rise) if rise > 0 else math.nan
 
     @property
     def hessian(self) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:

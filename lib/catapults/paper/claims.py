@@ -64,7 +64,7 @@ class Claim:
     - ``shown_in``: the figures and tables of the paper that it is about, ``"figure 12"``, where it is not about all
       that its page stands for.
     - ``held``: in how many of the seeds in which it was compared it holds; ``None`` for what was not compared.
-    - ``value``: the number that was judged, of one seed, NaN where there is no single one; ``unit``: how such a number
+    - ``value``: the number that was judged, of one seed, ``None`` where there is no single one; ``unit``: how such a number
       is written.
     - ``why``: where nothing was compared, or the claim does not hold in most seeds, the reason for that.
     """
@@ -77,7 +77,7 @@ class Claim:
     sentence: str
     shown_in: tuple[str, ...] = ()
     held: tuple[int, int] | None = None
-    value: float = float("nan")
+    value: float | None = None
     unit: str = ""
     why: str = ""
 
@@ -111,7 +111,7 @@ def claim(
     - ``unit``: a format for ``value`` where it is a number that is worth a median over the seeds, ``"{:.1f} %"``.
     """
     judged = NOT_COMPARED if unless else tolerance.judge(value)
-    number = float(value) if unit and judged != NOT_COMPARED else float("nan")
+    number = float(value) if unit and judged != NOT_COMPARED else None
     said = (statement, paper, ours, tolerance.words, judged, sentence, shown_in, None)
     return Claim(*said, number, unit, unless)
 
@@ -215,8 +215,8 @@ def _together(of_seeds: Sequence[Claim]) -> Claim:
 
 
 def _over_seeds(first: Claim, compared: Sequence[Claim]) -> str:
-    values = [c.value for c in compared if np.isfinite(c.value)]
-    if len(values) < 2:
+    values = [c.value for c in compared if c.value is not None]
+    if len(values) < len(compared):
         return f"first seed: {first.ours}"
     middle, low, high = (compared[0].unit.format(of(values)) for of in (np.median, min, max))
     return f"median {middle}, {low} to {high}" if low != high else f"{middle} in all"
