@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..display import table
-from ..paper import COMPARED, NOT_COMPARED, NOT_REPRODUCED, PARTLY, REPRODUCED, VERDICTS, Claim
+from ..paper import COMPARED, NOT_COMPARED, NOT_REPRODUCED, OURS, PARTLY, REPRODUCED, VERDICTS, Claim
 from ..paper.items import PAPER, listed
 from .executed import figures, shown
 from .sheets import Sheet, when
@@ -54,9 +54,10 @@ def together(outcomes: Iterable[str]) -> str:
 def about(item: str, sheet: Sheet) -> dict[str, Claim]:
     """The claims of a page that an item of the paper is judged by.
 
-    These are the claims that name it; if none does, those that name no item of the page.
+    These are the claims that name it; if none does, those that name no item of the page. Statements that the paper does
+    not make judge nothing.
     """
-    on_page = {item for item, _ in sheet.run.items}
+    on_page = {item for item, _ in sheet.run.items} | {OURS}
     named = {name: claim for name, claim in sheet.claims.items() if item in claim.shown_in}
     return named or {name: claim for name, claim in sheet.claims.items() if not on_page & set(claim.shown_in)}
 

@@ -89,9 +89,60 @@ class Matches:
 
     @property
     def base(self) -> float:
-        """Of all steps, the share with eta > eta_crit(X_batch): the match rate of rises that come at random."""
-        steps = self.hits + self.misses + self.false_alarms + self.quiet
-        return (self.hits + self.false_alarms) / steps if steps else np.nan
+        """Of all steps, the share with eta > eta_crit(X_batch), beta: the match rate of rises that come at random."""
+        return _share(self.hits + self.false_alarms, self.misses + self.quiet)
+
+    @property
+    def above(self) -> float:
+        """Of the steps with eta > eta_crit(X_batch), those on which the loss rises: p."""
+        return _share(self.hits, self.false_alarms)
+
+    @property
+    def below(self) -> float:
+        """The same of the other steps: q. The match rate is beta p / (beta p + (1 - beta) q)."""
+        return _share(self.misses, self.quiet)
+
+
+def _share(some: int, others: int) -> float:
+    return some / (some + others) if some + others else np.nan
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Steps, by whether the whole set's loss rises and whether the rate exceeds the step's break-even rate."""
+
+    rises: int
+    hits: int  # rises with eta > eta*_whole, or where no rate lowers the loss
+    right: float  # share of all steps on which the loss rises if and only if the rate exceeds
+    steps: int
+
+    @property
+    def rate(self) -> float:
+        """Of the rises, those explained."""
+        return self.hits / self.rises if self.rises else np.nan
+
+
+def explained(history: History) -> Explained:
+    """How many rises of the whole set's loss the break-even rate of the step, eta*_whole, foretells; steps without both
+    losses and the rate are left out."""
+    even, before, after = history.whole_break_even_rate, history.loss[:-1], history.loss[1:]
+    there = np.isfinite(before) & np.isfinite(after) & np.isfinite(even)
+    rises, foretold = (after > before)[there], ((history.learning_rate > even) | (even <= 0))[there]
+    right = float((rises == foretold).mean()) if there.any() else np.nan
+    return Explained(int(rises.sum()), int((rises & foretold).sum()), right, int(there.sum()))
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What a spike does to L_>s.
+
+    ``after``: the factor from the spike's start to its end. ``rise``: its largest rise on the way; ``turned``: what of
+    that comes from the turning of the eigenvectors; both as shares of the loss's own rise.
+    """
+
+    after: float
+    rise: float
+    turned: float
 
 
 def matches(history: History, reading: Reading, above: float = 0.0) -> Matches:
@@ -147,6 +198,20 @@ class SGDRun:
         loss, top = self.history.loss, self.history.split(self.experiment.top)[0]
         return float((top[spike.peak] - top[spike.start]) / (loss[spike.peak] - loss[spike.start]))
 
+    def rest(self, spike: Spike) -> Rest:
+        """From the nearest measurements before the spike and after it; NaN without these."""
+        h, s = self.history, self.experiment.top
+        rest = h.split(s)[1]
+        there = np.flatnonzero(np.isfinite(rest))
+        before, after = there[there <= spike.start], there[there >= spike.end]
+        if not len(before) or not len(after) or not rest[before[-1]] > 0:
+            return Rest(np.nan, np.nan, np.nan)
+        a, b = int(before[-1]), int(after[0])
+        within = there[(there >= a) & (there <= b)]
+        highest, height = int(within[rest[within].argmax()]), h.loss[spike.peak] - h.loss[spike.start]
+        turned = h.turned(s, a, highest) / height if highest > a else 0.0
+        return Rest(float(rest[b] / rest[a]), float((rest[highest] - rest[a]) / height), float(turned))
+
     @property
     def in_spikes(self) -> Bool[np.ndarray, " T"]:
         """The steps from the start of a spike to its end."""
@@ -174,6 +239,11 @@ class SGDRun:
     def hessian_exceeds(self) -> Bool[np.ndarray, " k"]:
         """Whether the rate exceeds the batch's critical one, at the steps of ``hessian``."""
         return self.history.exceeds[self._both]
+
+    @property
+    def rate_with_hessian(self) -> Float[np.ndarray, " k"]:
+        """The learning rate at the steps of ``hessian``."""
+        return self.history.learning_rate[self._both]
 
     @property
     def _both(self) -> Bool[np.ndarray, " T"]:

@@ -13,6 +13,7 @@ from .claims import (
     GIVEN,
     NOT_COMPARED,
     NOT_REPRODUCED,
+    OURS,
     PARTLY,
     REPRODUCED,
     VERDICTS,
@@ -23,8 +24,8 @@ from .claims import (
 )
 
 __all__ = [
-    "COMPARED", "GIVEN", "NOT_COMPARED", "NOT_REPRODUCED", "PARTLY", "REPRODUCED", "VERDICTS", "Claim", "Claims",
-    "judge", "of_share", "over_seeds",
+    "COMPARED", "GIVEN", "NOT_COMPARED", "NOT_REPRODUCED", "OURS", "PARTLY", "REPRODUCED", "VERDICTS", "Claim",
+    "Claims", "judge", "of_share", "over_seeds",
 ]  # fmt: skip
 
 

@@ -54,6 +54,7 @@ def within_factor(factor: float, theirs: float) -> Tolerance:
 
 
 NO_TOLERANCE = "none"
+OURS = "this book"  # shown in no figure of the paper
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,10 @@ class Claim:
 
     - ``statement``, ``paper``: ours of it and, short, its own; ``ours``: what the run gave; ``tolerance``: ours.
     - ``shown_in``: the figures and tables of the paper that it is about, ``"figure 12"``, where it is not about all
-      that its page stands for.
+      that its page stands for; ``(OURS,)`` for a statement that the paper does not make.
     - ``held``: in how many of the seeds in which it was compared it holds; ``None`` for what was not compared.
-    - ``value``: the number that was judged, of one seed, ``None`` where there is no single one; ``unit``: how such a number
-      is written.
+    - ``value``: the number that was judged, of one seed, ``None`` where there is no single one; ``unit``: how it is
+      written.
     - ``why``: where nothing was compared, or the claim does not hold in most seeds, the reason for that.
     """
 

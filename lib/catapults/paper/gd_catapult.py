@@ -258,8 +258,8 @@ def _hessian_along(run: GDRun) -> Claim:
         course = (
             f"At {len(iterations)} iterations the Hessian was measured as well. The two critical rates are within 15 % "
             f"of each other at {close:.0f} % of them. The median difference is {_median(differences[above])} where η "
-            f"exceeds n/‖K‖ and {_median(differences[~above])} where it does not; the worst is {differences[worst]:.0f} %, at "
-            f"iteration {iterations[worst]}."
+            f"exceeds n/‖K‖ and {_median(differences[~above])} where it does not; the worst is "
+            f"{differences[worst]:.0f} %, at iteration {iterations[worst]}."
         )
     return claim(
         f"{run.threshold} stays close to the critical rate of the Hessian along the run",
