@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from ..catapult import RISE
 from .base import Page, ParameterError, PositiveInt, Seed, Word
 from .descent import Measured
-from .sgd_spikes import Matches, Reading, SGDRun, SGDSpikes, matches
+from .sgd_spikes import Explained, Matches, Reading, SGDRun, SGDSpikes, explained, matches
 from .stochastic import StochasticDescent
 
 Setting = dict[str, Any]
@@ -130,6 +130,33 @@ class Rates:
         """
         rates = [100 * m.rate for m in self._counted(reading)]
         return float(np.mean(rates)) if rates else np.nan, float(np.std(rates, ddof=1)) if len(rates) > 1 else np.nan
+
+    def by_seed(self, reading: Reading) -> list[float]:
+        """The match rates in per cent; NaN of a run without a rise, or that diverges."""
+        counted = zip(self.counts[reading], self.runs, strict=True)
+        return [np.nan if run.history.diverged else 100 * m.rate for m, run in counted]
+
+    def parts(self, reading: Reading) -> dict[str, float]:
+        """What the match rate is made of, in per cent, over the steps of all runs that do not diverge: beta, p, q."""
+        counted = zip(self.counts[reading], self.runs, strict=True)
+        every = [m for m, run in counted if not run.history.diverged]
+        names = ("hits", "misses", "false_alarms", "quiet")
+        whole = Matches(*(sum(getattr(m, name) for m in every) for name in names))
+        return {"beta": 100 * whole.base, "p": 100 * whole.above, "q": 100 * whole.below}
+
+    @property
+    def of_steps(self) -> list[Explained]:
+        """What the break-even rate explains, of each run with a rise that does not diverge and has measured it."""
+        found = [explained(run.history) for run in self.runs if not run.history.diverged]
+        return [e for e in found if e.rises]
+
+    def explained(self, what: Literal["rate", "right"]) -> tuple[float, float]:
+        """Mean and standard deviation of these in per cent."""
+        values = [100 * getattr(e, what) for e in self.of_steps]
+        return (
+            float(np.mean(values)) if values else np.nan,
+            float(np.std(values, ddof=1)) if len(values) > 1 else np.nan,
+        )
 
     def base(self, reading: Reading) -> float:
         """Of all steps of the same runs, the share with eta > eta_crit(X_batch) in per cent, as the mean over the runs:

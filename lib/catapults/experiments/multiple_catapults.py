@@ -120,6 +120,11 @@ class Phase:
         loss, top = self.history.loss, self.history.loss_top
         return float((top[of.peak] - top[of.start]) / (loss[of.peak] - loss[of.start]))
 
+    def rest_after(self, of: Catapult) -> float:
+        """L_>s at the end of a catapult, over that at its start."""
+        rest = self.history.loss_rest
+        return float(rest[of.end] / rest[of.start])
+
 
 @dataclass(frozen=True)
 class MultipleRun:

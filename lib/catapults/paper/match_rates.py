@@ -8,26 +8,25 @@ from ..display import Text, number, table
 from ..experiments.match_rates import ABOVE, NETWORK, NETWORKS, MatchRun, Rates
 from ..experiments.sgd_spikes import READINGS, Reading
 from . import quotes
-from .claims import Claim, Claims, over_seeds, verdict
+from .claims import COMPARED, NOT_COMPARED, OURS, Claim, Claims, Tolerance, at_least, of_share
 from .quotes import MatchRate
 
-POINTS = 5.0  # percentage points that our mean may lie below the paper's
+POINTS = 5.0  # percentage points that a seed's match rate may lie below the paper's mean
+EXPLAINED = at_least(75, "{:g} % of the rises")
+TAUTOLOGY = "to first order it holds for every training: the descent lemma"
 
 
 def claims(runs: Sequence[MatchRun]) -> Claims:
-    """Table 2's three rows, which count the total training loss; and the same by the loss of the step's batch."""
-    return over_seeds([_of_one_run(run) for run in runs])
-
-
-def _of_one_run(run: MatchRun) -> Claims:
+    """Table 2's three rows, which count the total training loss, over the seeds; the same by the loss of the step's
+    batch, which is close to a tautology; and how many rises the break-even rate explains."""
+    (run,) = runs  # all seeds together
     quoted = quotes.match_rates(run.experiment)
-    return Claims(
-        {
-            f"{name}_{reading}": _rate(NETWORKS[name], rates, reading, quoted.get(name) if counts else None)
-            for name, rates in run.networks.items()
-            for reading, counts in (("whole", True), ("batch", False))  # what the paper counts
-        }
-    )
+    found = {}
+    for name, rates in run.networks.items():
+        found[f"{name}_whole"] = _rate(NETWORKS[name], rates, "whole", quoted.get(name))
+        found[f"{name}_batch"] = _rate(NETWORKS[name], rates, "batch", None)
+        found[f"{name}_explained"] = _explained(NETWORKS[name], rates)
+    return Claims(found)
 
 
 def rate_table(run: MatchRun) -> Text:
@@ -46,6 +45,32 @@ def rate_table(run: MatchRun) -> Text:
     ]
     header = ("network", "paper", *READINGS.values(), "η > η_crit, of all steps")
     return Text(table((*header, "rises of the whole set's loss, by seed", "spikes, by seed"), rows))
+
+
+def parts_table(run: MatchRun) -> Text:
+    """What a match rate is made of, beta p / (beta p + (1 - beta) q), and what the break-even rate explains; for every
+    setting whose trainings measured it."""
+    tried = [({NETWORK: name}, rates) for name, rates in run.networks.items()]
+    tried += [s for s in zip(run.experiment.search, run.search, strict=True) if ABOVE not in s[0]]
+    rows = []
+    for setting, rates in sorted(tried, key=lambda row: list(NETWORKS).index(row[0][NETWORK])):
+        of = rates.parts("whole")
+        lift = number(of["p"] / of["q"]) if of["q"] > 0 and of["p"] >= 0 else "–"
+        named = (NETWORKS[setting[NETWORK]], _changes(setting), _plus_minus(*rates.percent("whole")))
+        shares = (_plus_minus(of[name], math.nan) for name in ("beta", "p", "q"))
+        rows.append(
+            (*named, *shares, lift, _plus_minus(*rates.explained("rate")), _plus_minus(*rates.explained("right")))
+        )
+    header = (
+        "network",
+        "changed",
+        "match rate",
+        "β: steps above",
+        "p: rises of these",
+        "q: rises of the others",
+        "p / q",
+    )
+    return Text(table((*header, "rises with η > η*_whole", "steps where this rule is right"), rows))
 
 
 def search_table(run: MatchRun) -> Text:
@@ -97,6 +122,7 @@ def search_result(run: MatchRun) -> Text:
 
 
 def _rate(network: str, rates: Rates, reading: Reading, theirs: MatchRate | None) -> Claim:
+    """Of the paper's, or with ``theirs`` None one that is only shown."""
     mean, deviation = rates.percent(reading)
     e = rates.runs[0].experiment
     elsewhere = "" if theirs is None else theirs.elsewhere(e)
@@ -105,20 +131,65 @@ def _rate(network: str, rates: Rates, reading: Reading, theirs: MatchRate | None
         ours += f" (of all steps {_plus_minus(rates.base(reading), math.nan)})"
     chosen = ""
     if theirs is not None and e.learning_rate != theirs.learning_rate:
-        chosen = f"; at a rate that we chose, {e.learning_rate}, not the paper's {number(theirs.learning_rate)}"
+        rate = str(e.learning_rate).replace("eta_crit", "η_crit")
+        chosen = f"; at a rate that we chose, {rate}, not the paper's {number(theirs.learning_rate)}"
     sentence = f"For the {network}, η > η_crit(X_batch) on {_plus_minus(mean, deviation)} of the steps on which "
     sentence += f"{READINGS[reading]} rises"
     sentence += "." if math.isnan(mean) else f", and on {_plus_minus(rates.base(reading), math.nan)} of all steps."
     if theirs is not None:
         sentence += f" The paper has {_percent(theirs)}{f' for other settings: {elsewhere}' if elsewhere else ''}."
-    return Claim(
+    why = "the paper has other settings: " + elsewhere if elsewhere else ""
+    if theirs is None:
+        why = TAUTOLOGY if reading == "batch" else "the paper states none"
+    least = Tolerance(
+        f"in each seed at most {POINTS:g} percentage points below the paper's; runs that diverge do not count{chosen}",
+        lambda rate: rate >= (0 if theirs is None else theirs.mean) - POINTS,
+    )
+    return _over(
         f"{network}: η > η_crit(X_batch) where {READINGS[reading]} rises",
         "not quoted" if theirs is None else f"{_percent(theirs)} ({theirs.where})",
         ours,
-        f"at most {POINTS:g} percentage points lower; runs that diverge do not count{chosen}",
-        verdict(None if elsewhere else _meets(mean, theirs)),
+        least,
+        rates.by_seed(reading),
         sentence,
+        why,
+        (OURS,) if theirs is None else (),
     )
+
+
+def _explained(network: str, rates: Rates) -> Claim:
+    mean, deviation = rates.explained("rate")
+    right = _plus_minus(*rates.explained("right"))
+    return _over(
+        f"{network}: the whole set's loss rises where η exceeds the step's break-even rate η*_whole",
+        "ours: the first-order theory of one step",
+        f"{_plus_minus(mean, deviation)} of the rises; right at {right} of the steps",
+        EXPLAINED,
+        [100 * e.rate for e in rates.of_steps],
+        f"For the {network}, η > η*_whole on {_plus_minus(mean, deviation)} of the steps on which the loss of the "
+        f"whole training set rises. The rule is right at {right} of all steps.",
+        "" if rates.of_steps else "not measured",
+        (OURS,),
+    )
+
+
+def _over(
+    statement: str,
+    paper: str,
+    ours: str,
+    tolerance: Tolerance,
+    values: Sequence[float],
+    sentence: str,
+    why: str,
+    shown_in: tuple[str, ...],
+) -> Claim:
+    """A claim with one value a seed; ``why`` it is not compared, if it is not."""
+    verdicts = [v for v in map(tolerance.judge, values) if v in COMPARED]
+    held = (sum(tolerance.holds(v) for v in values if not math.isnan(v)), len(verdicts))
+    if why or not verdicts:
+        why = why or "no training has a rise"
+        return Claim(statement, paper, ours, tolerance.words, NOT_COMPARED, sentence, shown_in, why=why)
+    return Claim(statement, paper, ours, tolerance.words, of_share(*held), sentence, shown_in, held)
 
 
 def _meets(mean: float, theirs: MatchRate | None) -> bool | None:
