@@ -70,7 +70,7 @@ def made(
         test_loss=float(loss),
         test_error=error,
         test_variance=1.0,
-        linear_test_loss=0.9,
+        linear_test_loss=0.9 if math.isnan(error) else math.nan,
         alignment=float(alignment),
         corner=np.zeros((10, 10)) if math.isnan(alignment) else true + (1 - alignment) * np.eye(10),
         true_corner=true,

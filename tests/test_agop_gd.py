@@ -16,7 +16,7 @@ from catapults.compute.trainings.networks import at_initialisation
 from catapults.experiments import ParameterError
 from catapults.experiments.agop_gd import RaisedRates, RaisedRun
 from catapults.figures import agop as figures
-from catapults.paper import NOT_COMPARED, NOT_REPRODUCED, REPRODUCED, judge
+from catapults.paper import NOT_COMPARED, NOT_REPRODUCED, PARTLY, REPRODUCED, judge
 from catapults.paper.agop_gd import claims, cosine, training_table
 from catapults.paper.descriptions_agop import describe
 from catapults.tangent import tangent_kernel
@@ -32,6 +32,7 @@ from learning_samples import (
     mine,
     results,
     results_of,
+    strong_result,
 )
 
 __all__ = ["mine", "results"]  # fixtures
@@ -42,7 +43,7 @@ OWN = {
 SMALL = VECTORS | OWN
 OF_IMAGES = IMAGES | OWN | {"learning_rate": "0.2 eta_crit; 4: 1.5 current eta_crit", "small_learning_rate": 1.0}
 USPS = {"dataset": "usps-2"}
-HOLDS = {REPRODUCED: True, NOT_REPRODUCED: False, NOT_COMPARED: None}
+HOLDS = {REPRODUCED: True, PARTLY: False, NOT_REPRODUCED: False, NOT_COMPARED: None}
 
 
 @pytest.mark.parametrize(
@@ -298,12 +299,8 @@ class TestClaims:
         assert verdicts(found) == expected | {"schedule": None}  # its rates are multiples
         said = claims([found])
         assert said["catapults"].ours == "0, 1, 2, 4 with 0 to 3 raises"
-        assert said["performance"].ours == (
-            "1.000 (0), 0.500 (1), 0.300 (2), 0.100 (4); rank correlation with the number of catapults −1.00"
-        )
-        assert said["alignment"].sentence.endswith(
-            "0.200 (0), 0.400 (1), 0.600 (2), 0.900 (4); the rank correlation is +1.00."
-        )
+        assert said["performance"].ours == "1.000 (0), 0.500 (1), 0.300 (2), 0.100 (4)"
+        assert said["alignment"].sentence.endswith("0.200 (0), 0.400 (1), 0.600 (2), 0.900 (4).")
 
     @pytest.mark.parametrize("spikes, holds", [([0, 1, 2], True), ([0, 1, 1], False), ([2, 3, 3], False)])
     def test_several_catapults(self, run, spikes, holds):
@@ -311,7 +308,7 @@ class TestClaims:
 
     @pytest.mark.parametrize(
         "losses, holds",
-        [([1, 0.8, 0.6, 0.4], True), ([1, 0.4, 0.8, 0.6], False), ([0.4, 0.6, 0.8, 1], False), ([1] * 4, None)],
+        [([1, 0.8, 0.6, 0.4], True), ([1, 0.4, 0.8, 0.6], False), ([0.4, 0.6, 0.8, 1], False), ([0.5] * 4, None)],
     )
     def test_what_follows_the_catapults(self, run, losses, holds):
         found = verdicts(course(run, [0, 1, 2, 3], losses, [1 - loss / 2 for loss in losses]))
@@ -319,7 +316,7 @@ class TestClaims:
 
     def test_fewest_catapults_need_not_be_the_first(self, run):
         found = claims([course(run, [1, 0, 3], [0.5, 1, 0.1], [0.5, 0.2, 0.9])])["performance"]
-        assert found.ours.startswith("1.000 (0), 0.500 (1), 0.100 (3); ") and found.verdict == REPRODUCED
+        assert found.ours.startswith("1.000 (0), 0.500 (1), 0.100 (3)") and found.verdict == REPRODUCED
 
     def test_the_same_number_of_catapults_says_nothing(self, run):
         found = verdicts(course(run, [1, 1, 1], [1, 0.8, 0.6], [0.1, 0.2, 0.3]))
@@ -350,11 +347,14 @@ class TestClaims:
         assert verdicts(found)["small"] is holds
         assert_readable(*claims([found]).values(), training_table(found))
 
-    @pytest.mark.parametrize("loss, aligned, better", [(0.96, 0.14, (True, True)), (0.94, 0.16, (False, False))])
+    @pytest.mark.parametrize("loss, aligned, better", [(0.48, 0.14, (True, True)), (0.47, 0.16, (False, False))])
     def test_of_a_function_of_full_rank(self, run, loss, aligned, better):
-        found = course(run, [0, 1, 2], [1, 2.0, loss], [0.1, aligned, 0.05], dataset="full-rank")
+        found = course(run, [0, 1, 2], [0.5, 2.0, loss], [0.1, aligned, 0.05], dataset="full-rank")
         assert (verdicts(found)["no_better"], verdicts(found)["no_alignment"]) == better
         assert claims([found]).keys() == {"catapults", "no_better", "no_alignment", "schedule"}
+        constant = course(run, [0, 1, 2], [1.5, 2.0, 0.95], [0.1, aligned, 0.05], dataset="full-rank")
+        assert verdicts(constant)["no_better"] is None
+        assert "0.950 at best" in claims([constant])["no_better"].why
         unknown = course(run, [0, 1, 2], [1, 2.0, loss], [math.nan, 0.1, 0.05], dataset="full-rank")
         assert verdicts(unknown)["no_alignment"] is None and "– without" in claims([unknown])["no_alignment"].ours
 
@@ -366,8 +366,10 @@ class TestClaims:
             small=None,
         )
         assert verdicts(found)["performance"] is True
-        assert claims([found])["performance"].ours.startswith("20.0 % (0), 10.0 % (1), 5.0 % (2); ")
-        assert "| 5.0 % | 0.300 |" in training_table(found).markdown
+        bad = replace(found, strong=strong_result(0.4))
+        assert verdicts(bad)["performance"] is None and "hardly better than chance" in claims([bad])["performance"].why
+        assert claims([found])["performance"].ours == "20.0 % (0), 10.0 % (1), 5.0 % (2)"
+        assert "| 5.0 % | 0.300 | – |" in training_table(found).markdown
 
     @pytest.mark.parametrize("schedule, diverged, holds", [("2; 3: 9", False, True), ("2; 3: 9", True, False)])
     def test_the_paper_s_schedule(self, run, schedule, diverged, holds):
@@ -386,7 +388,7 @@ class TestClaims:
         found = course(run, [0, 1, 2, 3, 4], [1, 0.8, 0.6, 0.5, 0.4], [0.1, math.nan, 0.3, 0.4, 0.5])
         assert verdicts(found)["alignment"] is verdicts(found)["correlation"] is True
         last = course(run, [0, 1, 2, 3, 4], [1, 0.8, 0.6, 0.5, 0.4], [0.1, 0.2, 0.3, 0.4, math.nan])
-        assert verdicts(last)["alignment"] is None and verdicts(last)["performance"] is True
+        assert verdicts(last)["alignment"] is verdicts(last)["performance"] is True
         for some in (found, last):
             assert_readable(*claims([some]).values(), training_table(some))
             for draw in (figures.catapults, figures.pictures):
@@ -398,13 +400,13 @@ class TestClaims:
         worst = made(0.1, 0.9, spikes=5, diverged=True)
         found = replace(fine, raised=[*fine.raised, worst])
         for name, claim in claims([found]).items():
-            if name not in ("schedule", "catapults", "closer"):
+            if name not in ("schedule", "catapults", "closer", "small"):
                 assert claim.verdict == claims([fine])[name].verdict
                 assert claim.ours.endswith("; left out: 1 of 4 trainings, which diverges")
         assert claims([found])["closer"].ours == claims([fine])["closer"].ours
         assert claims([found])["catapults"].ours == "0, 1, 2, 5 (diverges) with 0 to 3 raises"
         few = replace(fine, raised=[*fine.raised[:2], worst])
-        assert verdicts(few)["catapults"] is False and verdicts(few)["performance"] is None
+        assert verdicts(few)["catapults"] is False and verdicts(few)["performance"] is True
         assert "Left out: 1 of 4 trainings, which diverges." in assert_drawn(figures.catapults, found).caption
         assert "3 raises (diverges)" in assert_drawn(figures.validation, found).alt
 
@@ -423,7 +425,7 @@ class TestClaims:
         fails = course(run, [0, 1, 2], [0.6, 0.8, 1], [0.1, 0.2, 0.3])
         same = course(run, [1, 1, 1], [0.6, 0.8, 1], [0.1, 0.2, 0.3])
         found = claims([holds, fails, same])
-        assert found["performance"].held == (1, 2) and found["performance"].verdict == REPRODUCED
+        assert found["performance"].held == (1, 2) and found["performance"].verdict == PARTLY
         assert found["alignment"].held == (2, 2)
 
 
@@ -441,7 +443,7 @@ class TestFigures:
     def test_their_words_carry_the_numbers(self, run):
         found = course(run, [0, 1, 2], [1, 0.8, 0.6], [0.1, 0.2, 0.3], small=made(0.5, 0.9))
         alt = assert_drawn(figures.catapults, found).alt
-        assert "test loss: 1 (0), 0.8 (1), 0.6 (2); AGOP alignment: 0.1 (0), 0.2 (1), 0.3 (2)" in alt
+        assert "test FVU: 1 (0), 0.8 (1), 0.6 (2); AGOP alignment: 0.1 (0), 0.2 (1), 0.3 (2)" in alt
         along = assert_drawn(figures.validation, found).alt
         assert "2 raises: from 2 to 0.6 at best" in along and "small initialisation: from 2 to 0.5" in along
         assert "starts at 1, is at most 10 and ends at 0.5; the learning rate goes from 2 to 2, at most 2" in (

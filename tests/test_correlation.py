@@ -4,21 +4,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from catapults.experiments.fits import undiverged
-from catapults.paper import NOT_COMPARED, NOT_REPRODUCED, REPRODUCED
-from catapults.paper.correlation import Order, follows, pearson, signed, spearman
+from catapults.paper import NOT_COMPARED, NOT_REPRODUCED, PARTLY, REPRODUCED
+from catapults.paper.correlation import Order, follows, pearson, signed, spearman, together
 from catapults.paper.measurements import (
     ALIGNMENT,
     CATAPULTS,
+    NORM,
     STEPS_ABOVE,
+    TEST_LOSS,
     ends,
+    linear_fvu,
     mean_and_deviation,
+    nothing_to_compare,
     performance,
     validation,
     without_diverged,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from learning_samples import made
+from learning_samples import made, strong_result
 
 
 def by_hand(a, b):
@@ -81,51 +85,107 @@ class TestWhatIsNotKnown:
         assert math.isnan(of(a, b))
 
 
-ORDER = Order("batch size", "as batches get smaller", -1, [5, 10, 50])
+ORDER = Order("batch size", "as batches get smaller", -1)
+PLACES = [5, 10, 50, 100]
+
+
+def at(values, places=PLACES):
+    return dict(zip(places, map(float, values), strict=False))
 
 
 class TestFollows:
     @pytest.mark.parametrize(
         "direction, grows, values, holds",
         [
-            (1, True, [1, 2, 3], REPRODUCED),
-            (1, False, [1, 2, 3], NOT_REPRODUCED),
-            (1, False, [3, 2, 1], REPRODUCED),
-            (-1, True, [3, 2, 1], REPRODUCED),
-            (-1, False, [3, 2, 1], NOT_REPRODUCED),
-            (1, True, [2, 1, 3], NOT_REPRODUCED),  # a rank correlation of 0.5
-            (1, True, [1, 1, 1], NOT_COMPARED),
-            (1, True, [1, math.nan, 3], NOT_COMPARED),  # of which two are left
+            (1, True, [1, 2, 3, 4], REPRODUCED),
+            (1, False, [1, 2, 3, 4], NOT_REPRODUCED),
+            (1, False, [4, 3, 2, 1], REPRODUCED),
+            (-1, True, [4, 3, 2, 1], REPRODUCED),
+            (-1, False, [4, 3, 2, 1], NOT_REPRODUCED),
+            (1, True, [1, 4, 0, 2], NOT_REPRODUCED),  # the ends are in order, the ranks are not
+            (1, True, [1, 1, 1, 1], NOT_COMPARED),
+            (1, True, [1, 0, 3], REPRODUCED),  # of three places the ends decide
+            (1, True, [1, math.nan, math.nan, math.nan], NOT_COMPARED),
         ],
     )
     def test_both_signs_and_both_directions(self, direction, grows, values, holds):
-        assert (
-            follows(ALIGNMENT, grows, replace(ORDER, direction=direction), [*map(float, values)], "yes").verdict
-            == holds
-        )
+        order = replace(ORDER, direction=direction)
+        assert follows(ALIGNMENT, grows, order, [at(values)], "yes").verdict == holds
 
-    @pytest.mark.parametrize("places", [[], [5], [5, 10]])
-    def test_fewer_than_three_are_no_trend(self, places):
-        claim = follows(ALIGNMENT, True, replace(ORDER, places=places), [0.1 * p for p in places], "yes")
-        assert claim.verdict == NOT_COMPARED and "nan" not in claim.sentence + claim.ours
+    @pytest.mark.parametrize("places", [[], [5]])
+    def test_one_place_is_no_trend(self, places):
+        claim = follows(ALIGNMENT, True, ORDER, [{p: 0.1 * p for p in places}], "yes")
+        assert claim.verdict == NOT_COMPARED and claim.held is None and "nan" not in claim.sentence + claim.ours
+        assert claim.why == "there are no two different values to compare"
 
     def test_both_ends_have_to_be_in_order(self):
-        """Four of five rise, the last place is lower than the first: its two trainings count together."""
-        order = Order("number of catapults", "as the number of catapults grows", 1, [0, 1, 2, 3, 4, 4])
-        values = [0.4, 0.5, 0.6, 0.7, 0.8, -0.5]
-        assert spearman(order.places[:5], values[:5]) == pytest.approx(1)
-        assert follows(ALIGNMENT, True, order, values, "yes").verdict == NOT_REPRODUCED
+        """Four of five rise, the last place is lower than the first."""
+        order = Order("number of catapults", "as the number of catapults grows", 1)
+        values = at([0.4, 0.5, 0.6, 0.7, 0.3], range(5))
+        assert follows(ALIGNMENT, True, order, [values], "yes").verdict == NOT_REPRODUCED
+
+    def test_each_seed_counts_and_the_difference_must_exceed_its_error(self):
+        up, down = at([0.4, 0.3, 0.2, 0.1]), at([0.1, 0.2, 0.3, 0.4])
+        claim = follows(ALIGNMENT, True, ORDER, [up] * 8 + [down] * 2, "yes")
+        assert claim.held == (8, 10) and claim.verdict == REPRODUCED and claim.why == ""
+        assert follows(ALIGNMENT, True, ORDER, [up] * 7 + [down] * 3, "yes").verdict == PARTLY
+        tiny = [at([0.1 + 1e-4, 0.1 + 5e-5, 0.1 + 3e-5, 0.1])] * 4 + [at([0.1, 0.2, 0.3, 0.9])]
+        claim = follows(ALIGNMENT, True, ORDER, tiny, "yes")
+        assert claim.held == (4, 5) and claim.verdict == PARTLY and "does not exceed 2 standard errors" in claim.why
+
+    def test_places_that_a_seed_lacks(self):
+        claim = follows(ALIGNMENT, True, ORDER, [at([0.4, 0.3]), at([math.nan, 0.3, 0.2, 0.1])], "yes")
+        assert claim.held == (2, 2) and claim.ours == "0.400 (5), 0.300 (10), 0.200 (50), 0.100 (100)"
 
     def test_its_words(self):
-        claim = follows(
-            ALIGNMENT, True, replace(ORDER, left_out="left out: 2 of 9"), [0.9, 0.5, 0.1], "yes", "figure 9"
-        )
+        order = replace(ORDER, left_out="left out: 2 of 9")
+        claim = follows(ALIGNMENT, True, order, [at([0.9, 0.5, 0.1])], "yes", "figure 9")
         assert claim.statement == "the alignment grows as batches get smaller"
-        listed = "0.900 (5), 0.500 (10), 0.100 (50)"
-        assert claim.ours == f"{listed}; rank correlation with the batch size −1.00; left out: 2 of 9"
-        words = "The alignment by batch size (in brackets)"
-        said = f"{words} is {listed}; the rank correlation is −1.00; left out: 2 of 9."
-        assert claim.sentence == said and claim.shown_in == ("figure 9",) and claim.paper == "yes"
+        listed = "0.900 (5), 0.500 (10), 0.100 (50); left out: 2 of 9"
+        assert claim.ours == listed
+        assert claim.sentence == f"The alignment by batch size (in brackets) is {listed}."
+        assert claim.shown_in == ("figure 9",) and claim.paper == "yes"
+
+    def test_what_cannot_be_compared(self):
+        claim = follows(ALIGNMENT, True, ORDER, [at([4, 3, 2, 1])], "yes", unless="nothing is learned")
+        assert claim.verdict == NOT_COMPARED and claim.why == "nothing is learned" and claim.held is None
+
+
+class TestTogether:
+    def rows(self, *signs):
+        pairs = [(0.9, 0.1), (0.6, 0.4), (0.3, 0.8)]
+        return [[made(loss, a if sign > 0 else 1 - a) for loss, a in pairs] for sign in signs]
+
+    def test_each_seed_counts(self):
+        claim = together(self.rows(1, 1, -1), performance("loss"), "yes", "", "")
+        assert claim.held == (2, 3) and claim.verdict == PARTLY
+        assert claim.ours == "Pearson −1.00 (−1.00 to +1.00), Spearman −1.00 (−1.00 to +1.00)"
+        assert claim.sentence.startswith("Over the 3 trainings of a seed")
+        assert together(self.rows(1), performance("loss"), "yes", "", "").ours == "Pearson −1.00, Spearman −1.00"
+
+    def test_what_cannot_be_compared(self):
+        two = [row[:2] for row in self.rows(1, 1)]
+        claim = together(two, performance("loss"), "yes", "left out: 1", "")
+        assert claim.verdict == NOT_COMPARED and "three different" in claim.why and claim.ours.endswith("left out: 1")
+        assert together(self.rows(1), performance("loss"), "yes", "", "bad").why == "bad"
+
+
+class TestNothingToCompare:
+    @pytest.mark.parametrize(
+        "loss, said", [(0.80, ""), (0.82, "the best FVU is 0.82, and 0.90 that of the best linear")]
+    )
+    def test_regression_has_to_beat_the_linear_predictor(self, loss, said):
+        found = nothing_to_compare([made(loss, 0.5), made(1.0, 0.5)], None, 2)
+        assert (found == "") is (said == "") and said in found
+
+    def test_a_strong_model_has_to_beat_chance(self):
+        classes = [made(1.0, 0.5, error=0.3)]
+        assert nothing_to_compare(classes, strong_result(0.2), 2) == ""
+        assert "it gets 30 % wrong" in nothing_to_compare(classes, strong_result(0.3), 2)
+        assert nothing_to_compare(classes, strong_result(0.3), 10) == ""  # where chance gets 90 % wrong
+
+    def test_divergence(self):
+        assert nothing_to_compare([made(0.1, 0.5, diverged=True)], None, 2) == "all trainings diverge"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +198,7 @@ def test_signed(value, expected):
 class TestMeasurements:
     def test_as_text(self):
         a, b = made(0.1234, 0.5, error=0.25), made(0.1334, math.nan, error=0.27)
-        loss, error = performance("loss"), performance("error")
+        loss, error = TEST_LOSS, performance("error")
         assert loss.write(0.12345) == "0.123" and error.write(0.1234) == "12.3 %" and loss.write(math.nan) == "–"
         assert error.write_mean([a, b]) == "26.0 ± 1.4 %" and error.write_mean([a]) == "25.0 %"
         assert loss.write_mean([made(0.1234, 0.5), made(0.1334, 0.5)]) == "0.128 ± 0.007"
@@ -148,10 +208,13 @@ class TestMeasurements:
     def test_which_there_are(self):
         result = replace(made(0.4, 0.5, error=0.25), validation_loss=np.array([3.0, 2.0, 1.0]), catapults=7, spikes=3)
         assert performance("error").of(result) == 0.25 == validation("error").of(result)
-        as_loss = replace(result, measure="loss")
-        assert performance("loss").of(as_loss) == 0.4 and validation("loss").of(as_loss) == 2.0
+        as_loss = replace(result, measure="loss", test_variance=0.5)
+        assert performance("loss").of(as_loss) == 0.8 and validation("loss").of(as_loss) == 4.0
+        assert TEST_LOSS.of(as_loss) == 0.4 and linear_fvu([as_loss]) == 1.8
         assert STEPS_ABOVE.of(result) == 7 and CATAPULTS.of(result) == 3
-        assert (performance("loss").title, validation("error").title) == ("test loss", "best validation error")
+        assert CATAPULTS.of(replace(result, spikes_above=2)) == 2  # those that are catapults, where it is known
+        assert NORM.of(replace(result, norms=(4.0, 3.0))) == 0.75
+        assert (performance("loss").title, validation("error").title) == ("test FVU", "best validation error")
 
     def test_mean_and_deviation(self):
         assert mean_and_deviation([1.0, 3.0, math.nan]) == (2.0, pytest.approx(math.sqrt(2)))

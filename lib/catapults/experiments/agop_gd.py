@@ -8,7 +8,7 @@ from pydantic import field_validator, model_validator
 from .. import schedules
 from ..schedules import Schedule
 from .base import Positive, PositiveInt, Rate, Word
-from .fits import Fit, Fitted, LearningPage
+from .fits import Fit, Fitted, LearningPage, Strong
 
 
 class RaisedRates(LearningPage):
@@ -74,6 +74,7 @@ class RaisedRun:
     raised: list[Fitted]
     literal: Fitted | None
     small: Fitted | None
+    strong: Strong | None = None
 
     @property
     def results(self) -> list[Fitted]:

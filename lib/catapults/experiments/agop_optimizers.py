@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, field_validator, model_validator
 
 from .base import Positive, PositiveInt, Seed
-from .fits import Fit, Fitted, LearningPage
+from .fits import Fit, Fitted, LearningPage, Strong
 
 TITLES = {
     "gd": "GD",
@@ -69,6 +69,7 @@ class OptimizerRun:
 
     experiment: Optimizers
     results: dict[tuple[str, int], Fitted]
+    strong: Strong | None = None
 
     def of(self, optimizer: str) -> list[Fitted]:
         """One for each seed."""

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from .. import schedules
 from .base import PositiveInt, Rate, Seed
-from .fits import Fit, Fitted, LearningPage, undiverged
+from .fits import Fit, Fitted, LearningPage, Strong, undiverged
 
 
 class BatchSizes(LearningPage):
@@ -74,6 +74,7 @@ class BatchRun:
 
     experiment: BatchSizes
     results: dict[tuple[Rate, int, int], Fitted]
+    strong: Strong | None = None
 
     def of(self, rate: Rate, size: int) -> list[Fitted]:
         """One for each seed."""

@@ -1,8 +1,8 @@
 """One training of section 4, with its test performance and its AGOP; and the strong model that stands for f*."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -191,6 +191,17 @@ class LearningPage(Learning, Page):
         """The strong model, where one stands for the true function, and the trainings of every seed."""
         strong = self.strong_model()
         return [*([] if strong is None else [strong]), *super().experiments()]
+
+    def runs(self, results: Mapping[Experiment, Any]) -> list[Any]:
+        """Each with what the strong model gave."""
+        strong = self.strong_model()
+        found = None if strong is None else results[strong]
+        return [replace(run, strong=found) for run in super().runs(results)]
+
+    @property
+    def classes(self) -> int:
+        """How many the task has; two for a single output."""
+        return max(2, data.n_outputs(self.dataset) or 2)
 
 
 class Fit(Learning, Experiment):

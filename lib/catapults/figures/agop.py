@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.style
 import numpy as np
@@ -16,17 +16,29 @@ from ..experiments.agop_optimizers import TITLES, OptimizerRun
 from ..experiments.agop_sgd import BatchRun
 from ..experiments.base import Rate
 from ..experiments.fits import Fitted, undiverged
-from ..paper.measurements import ALIGNMENT, STEPS_ABOVE, Measurement, mean_and_deviation, performance
+from ..paper.measurements import (
+    ALIGNMENT,
+    STEPS_ABOVE,
+    Measurement,
+    catapults_of,
+    linear_fvu,
+    mean_and_deviation,
+    performance,
+)
 from .base import INK, REST, TOP, TOTAL, canvas, plain_numbers
 
 _SHAPES = "os^Dv*x+ph8"
+_FAINT = {"linestyle": "", "markersize": 4, "alpha": 0.35}
 _COLOURS = matplotlib.style.library["seaborn-v0_8-colorblind"]["axes.prop_cycle"].by_key()["color"]
 
 
-def catapults(run: RaisedRun) -> Figure:
-    """Test performance and alignment against the number of catapults (Figs. 8, 25, 27, 28)."""
+def catapults(run: RaisedRun, others: Sequence[RaisedRun] = ()) -> Figure:
+    """Test performance and alignment against the number of catapults (Figs. 8, 25, 27, 28).
+
+    ``others``: of other seeds, behind it and faint.
+    """
     compared = undiverged(run.raised)
-    counts = [result.spikes for result in compared]
+    counts = [catapults_of(result) for result in compared]
     test, small = performance(run.experiment.measure), run.small
     panels = {test.title: (test, TOP, "o"), "AGOP alignment": (ALIGNMENT, REST, "v")}
     listed = []
@@ -34,10 +46,16 @@ def catapults(run: RaisedRun) -> Figure:
         for axes, (title, (measurement, colour, marker)) in zip(
             figure.subplots(2, sharex=True), panels.items(), strict=True
         ):
+            for other in others:
+                pairs = [(catapults_of(r), measurement.of(r)) for r in undiverged(other.raised)]
+                axes.plot(*zip(*pairs, strict=True), **_FAINT, color=colour, marker=marker) if pairs else None
             values = [measurement.of(result) for result in compared]
             axes.plot(counts, values, color=colour, marker=marker, linestyle="", markersize=8)
             if small is not None and not small.diverged:
                 axes.axhline(measurement.of(small), color=INK, linestyle=":", label="small initialisation")
+            if measurement is test:
+                _references(axes, run.results)
+            if axes.get_legend_handles_labels()[0]:
                 axes.legend()
             axes.set(ylabel=title)
             pairs = zip(values, counts, strict=True)
@@ -46,12 +64,24 @@ def catapults(run: RaisedRun) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     caption = (
         "Test performance and AGOP alignment at the best validation against the number of catapults, a mark for each "
-        f"training (drawn like the paper's Fig. 8).{_left_out(run.raised)}"
+        f"training (drawn like the paper's Fig. 8).{_others(others)}{_left_out(run.raised)}"
     )
     if small is not None:
         end = "The training from the small initialisation diverges"
         caption += f" {end if small.diverged else 'Dotted: from the small initialisation (Fig. 25)'}."
     return save(caption, f"Two scatter plots, one above the other. By number of catapults, {'; '.join(listed)}.")
+
+
+def _references(axes: Axes, results: Iterable[Fitted]) -> None:
+    """For regression: what a constant and the best linear predictor reach."""
+    linear = linear_fvu(results)
+    if not math.isnan(linear):
+        axes.axhline(1, color=INK, linewidth=0.8, linestyle="--", label="a constant")
+        axes.axhline(linear, color=INK, linewidth=0.8, linestyle="-.", label="linear")
+
+
+def _others(others: Sequence[RaisedRun]) -> str:
+    return f" Small and faint: {len(others)} other seed{'s' * (len(others) > 1)}." if others else ""
 
 
 def validation(run: RaisedRun) -> Figure:
@@ -89,8 +119,8 @@ def pictures(run: RaisedRun) -> Figure | None:
     """The first rows and columns of the AGOP as pictures (Fig. 26); ``None`` for images, of which they show nothing."""
     if run.experiment.strong is not None:
         return None
-    most = max(undiverged(run.raised) or run.raised, key=lambda r: r.spikes)
-    results = {f"catapults: {result.spikes}": result for result in (run.raised[0], most)}
+    most = max(undiverged(run.raised) or run.raised, key=catapults_of)
+    results = {f"catapults: {catapults_of(result)}": result for result in (run.raised[0], most)}
     if run.small is not None:
         results["small initialisation"] = run.small
     shown = {title: result.corner for title, result in results.items()} | {"true": most.true_corner}
@@ -122,16 +152,19 @@ def batch_sizes(run: BatchRun) -> Figure:
                 style = {"marker": shape, "color": colour, "linestyle": ("-", "--", "-.", ":")[index % 4]}
                 name = f"η = {str(rate).replace('eta_crit', 'η_crit')}"
                 words.append(f"{label} at {name}: {_means(axes, run, rate, measurement, label=name, **style)}")
+            if measurement is test:
+                _references(axes, run.results.values())
             axes.set(ylabel=label, xscale="log")
         figure.axes[0].set_yscale("symlog", linthresh=1)
         figure.axes[0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         figure.axes[0].margins(y=0.1)
         figure.axes[0].set_ylim(bottom=-0.2)  # marks at 0 are whole
-        if len(e.learning_rates) > 1:
-            figure.axes[1].legend()
+        if len(e.learning_rates) > 1 or len(figure.axes[1].get_lines()) > 1:
+            figure.axes[1].legend(fontsize=8)
         figure.axes[2].set(xlabel="batch size", xticks=e.batch_sizes, xticklabels=map(str, e.batch_sizes))
         figure.axes[2].minorticks_off()
-    spread = f"Mean and standard deviation over {len(e.seeds)} seeds" if len(e.seeds) > 1 else "One seed"
+    many = f"Mean and standard deviation over {len(e.seeds)} seeds, and faint each of them"
+    spread = many if len(e.seeds) > 1 else "One seed"
     most = any(not run.compared(rate, size) for rate in e.learning_rates for size in e.batch_sizes)
     return save(
         f"Steps above the batch's critical rate until the best validation (the paper counts them as catapults), "
@@ -148,6 +181,9 @@ def _means(axes: Axes, run: BatchRun, rate: Rate, measurement: Measurement, **st
     values = [mean_and_deviation(measurement.of(result) for result in results) for results in compared]
     bars = [0.0 if math.isnan(deviation) else deviation for _, deviation in values]
     means = [mean for mean, _ in values]
+    for seed in run.experiment.seeds if len(run.experiment.seeds) > 1 else ():
+        known = {s: r for s in sizes if not (r := run.results[rate, s, seed]).diverged and run.compared(rate, s)}
+        axes.plot(list(known), [measurement.of(r) for r in known.values()], marker="", alpha=0.25, color=style["color"])
     axes.errorbar(sizes, means, bars, capsize=3, markersize=8, markerfacecolor="none", **style)
     return ", ".join(f"{_number(mean)} ({size})" for mean, size in zip(means, sizes, strict=True))
 

@@ -8,17 +8,31 @@ import numpy as np
 from ..display import Text, number, table
 from ..experiments.agop_sgd import BatchRun
 from ..experiments.base import Rate
+from ..experiments.fits import undiverged
 from . import quotes
-from .claims import Claim, Claims, over_seeds, verdict
-from .correlation import Order, correlated, follows
-from .measurements import ALIGNMENT, STEPS_ABOVE, Measurement, ends, performance, validation
+from .claims import COMPARED, NOT_COMPARED, Claim, Claims, Tolerance, of_share, within
+from .correlation import Order, follows, together
+from .measurements import (
+    ALIGNMENT,
+    NORM,
+    STEPS_ABOVE,
+    TEST_LOSS,
+    Measurement,
+    ends,
+    linear_fvu,
+    nothing_to_compare,
+    performance,
+    validation,
+)
 
 ALIGNED, AT_LOSS = 0.03, 0.1  # tolerances of Table 1
+LITTLE = Tolerance("at most half as much as at the large rate", lambda spreads: spreads[1] <= spreads[0] / 2)
 
 
 def claims(runs: Sequence[BatchRun]) -> Claims:
-    """The claims of section 4 and appendix E on each run."""
-    return over_seeds([_claims(run) for run in runs])
+    """The claims of section 4 and appendix E over the seeds, which are all in one run."""
+    (run,) = runs
+    return _claims(run)
 
 
 def batch_table(run: BatchRun) -> Text:
@@ -38,17 +52,22 @@ def batch_table(run: BatchRun) -> Text:
                     share,
                     test.write_mean(compared),
                     ALIGNMENT.write_mean(compared),
+                    NORM.write_mean(compared),
                     number(float(np.mean([r.steps for r in every]))),
                     ends(every),
                 )
             )
-    measured = "steps above", "share of steps", test.title, ALIGNMENT.title, "steps", "converged"
-    return Text(table(("rate", "batch size", *measured), rows))
+    measured = "steps above", "share of steps", test.title, ALIGNMENT.title, "‖K‖, best / first", "steps", "converged"
+    text = table(("rate", "batch size", *measured), rows)
+    linear = linear_fvu(run.results.values())
+    if not math.isnan(linear):
+        text += f"\n\nA constant has the FVU 1, the best linear predictor {linear:.2f}."
+    return Text(text)
 
 
 def table_1(run: BatchRun) -> Text | None:
     """The paper's Table 1 beside what the run gave; ``None`` where the page is on something else."""
-    large, test = run.experiment.learning_rates[0], performance(run.experiment.measure)
+    large, test = run.experiment.learning_rates[0], TEST_LOSS
     rows = []
     for size, quote in _quoted(run).items():
         compared = run.compared(large, size)
@@ -69,15 +88,18 @@ def _claims(run: BatchRun) -> Claims:
     across = "across all tasks (section 4, Fig. 9)"
     theirs = "smaller batches improve the test performance through the alignment (section 4)"
     compared = [result for size in e.batch_sizes for result in run.compared(large, size)]
+    unless = nothing_to_compare(compared, run.strong, e.classes)
+    rows = [undiverged(run.results[large, size, s] for size in _sizes(run, large)) for s in e.seeds]
+    thirty = ("figure 30", "figure 31")
     found = {
-        "catapults": _trend(run, STEPS_ABOVE, True, f"{across}, as the number of catapults"),
-        "performance": _trend(run, test, False, across),
-        "alignment": _trend(run, ALIGNMENT, True, across),
-        "correlation": correlated(compared, test, theirs, left_out(run, large)),
-        "validation": _trend(run, valid, False, "as the test performance (Figs. 30, 31)", "figure 30", "figure 31"),
+        "steps_above": _trend(run, STEPS_ABOVE, True, f"{across}, as the number of catapults"),
+        "performance": _trend(run, test, False, across, unless=unless),
+        "alignment": _trend(run, ALIGNMENT, True, across, unless=unless),
+        "correlation": together(rows, test, theirs, left_out(run, large), unless),
+        "validation": _trend(run, valid, False, "as the test performance (Figs. 30, 31)", *thirty, unless=unless),
     }
     if len(e.learning_rates) > 1:
-        found |= {"small_catapults": _none_above(run), "small_spread": _spread(run)}
+        found |= {"small_catapults": _none_above(run), "small_spread": _spread(run, unless)}
     found |= {f"table_{size}": _in_table_1(run, size, quote) for size, quote in _quoted(run).items()}
     return Claims(found)
 
@@ -98,47 +120,65 @@ def _sizes(run: BatchRun, *rates: Rate) -> list[int]:
     return [size for size in run.experiment.batch_sizes if all(run.compared(rate, size) for rate in rates)]
 
 
-def _trend(run: BatchRun, measurement: Measurement, grows: bool, paper: str, *shown_in: str) -> Claim:
-    """Whether a mean over the seeds goes with the batch size, at the large rate."""
+def _trend(run: BatchRun, measurement: Measurement, grows: bool, paper: str, *shown_in: str, unless: str = "") -> Claim:
+    """Whether a measurement goes with the batch size, at the large rate."""
     rate = run.experiment.learning_rates[0]
-    sizes = _sizes(run, rate)
-    beginning = f"at the rate {written(rate)} "
-    order = Order("batch size", "as batches get smaller", -1, sizes, beginning, left_out(run, rate))
-    values = [measurement.mean(run.compared(rate, size)) for size in sizes]
-    return follows(measurement, grows, order, values, paper, *shown_in)
+    order = Order("batch size", "as batches get smaller", -1, f"at the rate {written(rate)} ", left_out(run, rate))
+    return follows(measurement, grows, order, _by_seed(run, rate, measurement), paper, *shown_in, unless=unless)
+
+
+def _by_seed(run: BatchRun, rate: Rate, measurement: Measurement, *others: Rate) -> list[dict[float | int, float]]:
+    """A measurement by batch size for each seed, of the trainings that do not diverge, at sizes at which most do not;
+    with ``others``, at sizes for which that holds at these rates, too."""
+    sizes = _sizes(run, rate, *others)
+    of_seeds = ({size: run.results[rate, size, seed] for size in sizes} for seed in run.experiment.seeds)
+    return [{size: measurement.of(r) for size, r in results.items() if not r.diverged} for results in of_seeds]
 
 
 def _none_above(run: BatchRun) -> Claim:
-    small = run.experiment.learning_rates[-1]
-    most = max(float(result.catapults) for size in run.experiment.batch_sizes for result in run.of(small, size))
+    e, small = run.experiment, run.experiment.learning_rates[-1]
+    most = [max(run.results[small, size, seed].catapults for size in e.batch_sizes) for seed in e.seeds]
+    held = most.count(0), len(most)
+    ours = "in no training" if max(most) == 0 else f"up to {number(max(most))} in a training"
     return Claim(
         "at the small rate no step is above the batch's critical rate",
         "no catapults for any batch size (section 4)",
-        "in no training" if most == 0 else f"up to {number(most)} in a training",
-        "none",
-        verdict(most == 0),
-        f"At the rate {written(small)} {f'up to {number(most)}' if most else 'none'} of a training's steps are above "
-        "their batch's critical rate.",
+        ours,
+        "none in a seed's trainings",
+        of_share(*held),
+        f"At the rate {written(small)} steps above their batch's critical rate are found {ours}.",
         ("figure 10", "figure 34"),
+        held,
     )
 
 
-def _spread(run: BatchRun) -> Claim:
+def _spread(run: BatchRun, unless: str) -> Claim:
     """Over the batch sizes that can be compared at both rates."""
     rates = run.experiment.learning_rates[0], run.experiment.learning_rates[-1]
-    sizes, test = _sizes(run, *rates), performance(run.experiment.measure)
-    means = [[test.mean(run.compared(rate, size)) for size in sizes] for rate in rates]
-    large, small = (float(np.ptp(values)) if len(sizes) > 1 else math.nan for values in means)
+    test = performance(run.experiment.measure)
+    of_rates = [_by_seed(run, rate, test, *rates) for rate in rates]
+    spreads = [
+        (float(np.ptp([a[s] for s in both])), float(np.ptp([b[s] for s in both])))
+        for a, b in zip(*of_rates, strict=True)
+        if len(both := sorted(a.keys() & b.keys())) > 1
+    ]
+    held = sum(map(LITTLE.holds, spreads)), len(spreads)
+    large, small = (float(np.median([pair[k] for pair in spreads])) if spreads else math.nan for k in (0, 1))
     note = "".join(f"; {note}" for rate in rates if (note := left_out(run, rate)))
+    compared = spreads and not unless
     return Claim(
         f"at the small rate the batch size has little effect on the {test.title}",
         "little (section 4, Figs. 10, 34)",
-        f"the means of the batch sizes differ by {test.write(small)}; at the large rate by {test.write(large)}{note}",
-        "at most half as much as at the large rate",
-        verdict(None if math.isnan(large + small) else small <= large / 2),
-        f"Between the batch sizes the mean {test.title} differs by {test.write(large)} at the rate {written(rates[0])} "
-        f"and by {test.write(small)} at {written(rates[1])}{note}.",
+        f"between batch sizes a seed differs by {test.write(small)} in the median; at the large rate by "
+        f"{test.write(large)}{note}",
+        LITTLE.words,
+        of_share(*held) if compared else NOT_COMPARED,
+        f"Between the batch sizes a seed's {test.title} differs by {test.write(large)} at the rate {written(rates[0])} "
+        f"and by {test.write(small)} at {written(rates[1])}, in the median of the seeds{note}.",
         ("figure 10", "figure 34"),
+        held if compared else None,
+        why=unless
+        or ("" if spreads else "there are not two batch sizes at which trainings at both rates do not diverge"),
     )
 
 
@@ -149,19 +189,25 @@ def _quoted(run: BatchRun) -> dict[int, quotes.Aligned]:
 
 
 def _in_table_1(run: BatchRun, size: int, quote: quotes.Aligned) -> Claim:
+    """By the means over the seeds, as the paper's are."""
     compared = run.compared(run.experiment.learning_rates[0], size)
-    test = performance(run.experiment.measure)
-    off = ALIGNMENT.mean(compared) - quote.alignment, test.mean(compared) - quote.test_loss
-    ours = f"{ALIGNMENT.write_mean(compared)} and {test.write_mean(compared)}"
+    of_alignment, of_loss = within(ALIGNED, quote.alignment), within(AT_LOSS, quote.test_loss)
+    verdicts = [of_alignment.judge(ALIGNMENT.mean(compared)), of_loss.judge(TEST_LOSS.mean(compared))]
+    held = sum(of_alignment.holds(r.alignment) and of_loss.holds(r.test_loss) for r in compared), len(compared)
+    ours = f"{ALIGNMENT.write_mean(compared)} and {TEST_LOSS.write_mean(compared)}"
     theirs = f"{quote.alignment:g} and {quote.test_loss:g}"
     elsewhere = quote.elsewhere(run.experiment)
+    unless = f"Table 1 is for {elsewhere}" if elsewhere else "" if compared else "most trainings diverge"
+    verdict = max(verdicts, key=COMPARED.index) if not unless and NOT_COMPARED not in verdicts else NOT_COMPARED
     return Claim(
         f"alignment and test loss at batch size {size}",
         f"{theirs} (Table 1)",
         ours,
-        f"{ALIGNED:g} and {AT_LOSS:g}; only at the paper's sizes",
-        verdict(None if elsewhere or math.isnan(sum(off)) else abs(off[0]) <= ALIGNED and abs(off[1]) <= AT_LOSS),
+        f"the means over the seeds {of_alignment.words} and {of_loss.words}",
+        verdict,
         f"At batch size {size} alignment and test loss are {ours}; Table 1 has {theirs}"
         f"{f', with {elsewhere}' if elsewhere else ''}.",
         ("table 1",),
+        held if verdict != NOT_COMPARED else None,
+        why=unless,
     )

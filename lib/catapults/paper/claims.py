@@ -82,10 +82,6 @@ class Claim:
     unit: str = ""
     why: str = ""
 
-    def __post_init__(self) -> None:
-        if self.held is None and self.verdict in (REPRODUCED, NOT_REPRODUCED):
-            object.__setattr__(self, "held", (int(self.verdict == REPRODUCED), 1))
-
     @property
     def seeds(self) -> str:
         """``held`` in words, with the Wilson interval of the share; empty where nothing was compared."""
@@ -113,18 +109,14 @@ def claim(
     """
     judged = NOT_COMPARED if unless else tolerance.judge(value)
     number = float(value) if unit and judged != NOT_COMPARED else None
-    said = (statement, paper, ours, tolerance.words, judged, sentence, shown_in, None)
+    held = None if judged == NOT_COMPARED else (int(judged == REPRODUCED), 1)
+    said = (statement, paper, ours, tolerance.words, judged, sentence, shown_in, held)
     return Claim(*said, number, unit, unless)
 
 
 def given(statement: str, paper: str, ours: str, sentence: str, tolerance: str = NO_TOLERANCE) -> Claim:
     """A value that we set: no evidence, and no claim that could fail."""
     return Claim(statement, paper, ours, tolerance, GIVEN, sentence)
-
-
-def verdict(holds: bool | None) -> str:
-    """Of one seed; ``None`` where nothing can be compared."""
-    return NOT_COMPARED if holds is None else REPRODUCED if holds else NOT_REPRODUCED
 
 
 def counted(held: int, compared: int) -> str:

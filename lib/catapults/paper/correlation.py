@@ -1,17 +1,19 @@
 """What the claims of section 4 share: how two measurements go together."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
 from ..experiments.fits import Fitted
-from .claims import Claim, verdict
-from .measurements import ALIGNMENT, Measurement
+from .claims import NOT_COMPARED, PARTLY, REPRODUCED, Claim, of_share
+from .measurements import ALIGNMENT, Measurement, mean_and_deviation
+from .statistics import ERRORS, differs
 
 STRONG = 0.7  # of a correlation
+ENOUGH = 4  # places: a rank correlation over three is no evidence
 Numbers = Sequence[float | int] | Float[np.ndarray, " n"]
 
 
@@ -46,43 +48,106 @@ class Order:
     - ``name``: of what they are ordered by, without an article.
     - ``condition``: what the paper's statements begin from, ``as the number of catapults grows``.
     - ``direction``: 1 where that goes up this order, -1 where it goes down.
-    - ``places``: one for each training or group.
     - ``beginning``: of the sentence, where it needs one. ``left_out``: which trainings are not compared, and why.
     """
 
     name: str
     condition: str
     direction: int
-    places: Sequence[float | int]
     beginning: str = ""
     left_out: str = ""
 
 
+Places = Mapping[float | int, float]  # a measurement by the place in an order, the mean of those at the same place
+
+
+def in_order(values: Places, sign: int) -> bool | None:
+    """Whether a measurement goes this way along an order: its ends do, and with at least ``ENOUGH`` places the rank
+    correlation as well, by ``STRONG``. ``None`` for fewer than two known values, and where all are alike."""
+    known = sorted((place, value) for place, value in values.items() if not math.isnan(value))
+    places, found = zip(*known, strict=True) if known else ((), ())
+    if len(set(found)) < 2:
+        return None
+    return sign * (found[-1] - found[0]) > 0 and (
+        len(known) < ENOUGH or sign * spearman(list(places), list(found)) >= STRONG
+    )
+
+
+IN_ORDER = (
+    f"both ends in order; rank correlation at least {STRONG:g} in size, with the paper's sign, where there are {ENOUGH}"
+)
+
+
 def follows(
-    measurement: Measurement, grows: bool, order: Order, values: Sequence[float], paper: str, *shown_in: str
+    measurement: Measurement,
+    grows: bool,
+    order: Order,
+    by_seed: Sequence[Places],
+    paper: str,
+    *shown_in: str,
+    unless: str = "",
 ) -> Claim:
-    """The claim that a measurement grows, or falls, along an order.
+    """The claim that a measurement grows, or falls, along an order, over seeds.
 
     - ``grows``: what the paper states of it under the order's condition; else it falls.
-    - ``values``: of the measurement, at the order's places.
+    - ``by_seed``: its values at the order's places, for each seed.
     - ``paper``: what the paper says of that; ``shown_in``: as in :class:`Claim`.
+    - ``unless``: why nothing can be compared.
+
+    With several seeds the difference between the ends must also exceed twice its standard error, else the claim is
+    reproduced in part at best.
     """
-    rank = spearman(order.places, values)
-    first, last = (_mean_at(end(order.places), order, values) if values else math.nan for end in (min, max))
     sign = order.direction * (1 if grows else -1)
-    holds = None if math.isnan(rank + last - first) else sign * rank >= STRONG and sign * (last - first) > 0
+    judged = [holds for values in by_seed if (holds := in_order(values, sign)) is not None]
+    held = sum(judged), len(judged)
+    means = _means(by_seed)
+    listed = ", ".join(f"{measurement.write(value)} ({place:g})" for place, value in means.items()) or "none"
     note = order.left_out and f"; {order.left_out}"
-    pairs = sorted(zip(order.places, values, strict=True), key=lambda pair: pair[0])
-    listed = ", ".join(f"{measurement.write(value)} ({place:g})" for place, value in pairs) or "none"
+    verdict, why = of_share(*held), unless
+    if not judged and not why:
+        why = "there are no two different values to compare"
+    elif verdict == REPRODUCED and len(judged) > 1:
+        known = [{p: v for p, v in values.items() if not math.isnan(v)} for values in by_seed]
+        if not differs([values[max(values)] - values[min(values)] for values in known if len(values) > 1]):
+            verdict, why = PARTLY, f"the difference between the ends does not exceed {ERRORS:g} standard errors"
     return Claim(
         f"the {measurement.title} {'grows' if grows else 'falls'} {order.condition}",
         paper,
-        f"{listed}; rank correlation with the {order.name} {signed(rank)}" + note,
-        f"Spearman's rank correlation at least {STRONG:g} in size and both ends in order, with the paper's sign",
-        verdict(holds),
-        f"{capital(f'{order.beginning}the {measurement.title}')} by {order.name} (in brackets) is {listed}"
-        f"{'' if math.isnan(rank) else f'; the rank correlation is {signed(rank)}'}{note}.",
+        listed + note,
+        IN_ORDER,
+        NOT_COMPARED if unless or not judged else verdict,
+        f"{capital(f'{order.beginning}the {measurement.title}')} by {order.name} (in brackets) is {listed}{note}.",
         shown_in,
+        None if unless or not judged else held,
+        why=why,
+    )
+
+
+def together(
+    rows: Sequence[Sequence[Fitted]], performance: Measurement, paper: str, left_out: str, unless: str
+) -> Claim:
+    """The claim that alignment and test performance go together, by both correlations over the trainings of a seed.
+
+    ``rows``: those of each seed. ``paper``: what it says of that; ``left_out``: which trainings are not among them;
+    ``unless``: why nothing can be compared.
+    """
+    found = [correlations(results, performance) for results in rows]
+    judged = [max(c.values()) <= -STRONG for c in found if not math.isnan(sum(c.values()))]
+    held = sum(judged), len(judged)
+    words = [f"{name} {_range([c[name] for c in found])}" for name in ("Pearson", "Spearman")]
+    sizes = sorted({len(results) for results in rows})
+    number = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    compared = judged and not unless
+    return Claim(
+        f"AGOP alignment and {performance.title} go together",
+        paper,
+        ", ".join(words) + (left_out and f"; {left_out}"),
+        f"both at most −{STRONG:g} over the trainings of a seed",
+        of_share(*held) if compared else NOT_COMPARED,
+        f"Over the {number} trainings of a seed the correlation of alignment and {performance.title} is, in the median "
+        f"of the seeds, {' and '.join(words)}.",
+        held=held if compared else None,
+        why=unless or ("" if judged else "there are not three different trainings in any seed"),
     )
 
 
@@ -92,22 +157,12 @@ def correlations(results: Sequence[Fitted], performance: Measurement) -> dict[st
     return {"Pearson": pearson(alignments, values), "Spearman": spearman(alignments, values)}
 
 
-def correlated(results: Sequence[Fitted], performance: Measurement, paper: str, left_out: str = "") -> Claim:
-    """The claim that alignment and test performance go together over some trainings, by both correlations.
-
-    ``paper``: what it says of that; ``left_out``: which trainings are not among them.
-    """
-    found = correlations(results, performance)
-    words = {name: signed(value) for name, value in found.items()}
-    return Claim(
-        f"AGOP alignment and {performance.title} go together",
-        paper,
-        f"Pearson {words['Pearson']}, Spearman {words['Spearman']}" + (left_out and f"; {left_out}"),
-        f"both at most −{STRONG:g}",
-        verdict(None if math.isnan(sum(found.values())) else max(found.values()) <= -STRONG),
-        f"Over {len(results)} trainings the correlation of alignment and {performance.title} is {words['Pearson']} "
-        f"(Pearson) and {words['Spearman']} (Spearman).",
-    )
+def means_at(places: Sequence[float | int], values: Sequence[float]) -> dict[float | int, float]:
+    """The mean of the values at each place."""
+    return {
+        place: float(np.mean([value for p, value in zip(places, values, strict=True) if p == place]))
+        for place in sorted(set(places))
+    }
 
 
 def signed(value: float) -> str:
@@ -120,6 +175,15 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _mean_at(place: float | int, order: Order, values: Sequence[float]) -> float:
-    """The mean value of those at this place; NaN where one of them is."""
-    return float(np.mean([value for p, value in zip(order.places, values, strict=True) if p == place]))
+def _range(values: Sequence[float]) -> str:
+    """Their median, and where there are several from which to which."""
+    known = [value for value in values if not math.isnan(value)]
+    if len(known) < 2:
+        return signed(known[0] if known else math.nan)
+    return f"{signed(float(np.median(known)))} ({signed(min(known))} to {signed(max(known))})"
+
+
+def _means(by_seed: Sequence[Places]) -> dict[float | int, float]:
+    """Over the seeds that have a place."""
+    places = sorted({place for values in by_seed for place in values})
+    return {place: mean_and_deviation(v[place] for v in by_seed if place in v)[0] for place in places}

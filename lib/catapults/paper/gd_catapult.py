@@ -10,7 +10,6 @@ from ..experiments.gd_catapult import GDRun
 from ..schedules import LearningRate
 from . import quotes
 from .claims import (
-    GIVEN,
     NO_TOLERANCE,
     Claim,
     Claims,
@@ -20,7 +19,6 @@ from .claims import (
     claim,
     given,
     over_seeds,
-    verdict,
     within_factor,
 )
 from .quotes import CriticalRate
@@ -35,6 +33,7 @@ STEEP = Tolerance(
         and run.history.loss[-1] <= run.history.loss[0] / 2
     ),
 )
+ABOVE = Tolerance("above it", lambda ratio: ratio > 1)
 LOWER = Tolerance("lower at the end of the run than at its start", lambda ratio: ratio < 1)
 IN_TOP = at_least(95, "{:g} %")
 UNAFFECTED = at_most(1.05)  # L_>s at the end of a spike over that at its start
@@ -73,16 +72,16 @@ def _rate(run: GDRun, quote: CriticalRate | None) -> Claim:
     if quote is not None:
         rate, threshold = quote.learning_rate, quote.critical_learning_rate
         theirs = f"{number(rate)} > {number(threshold)} ({number(rate / threshold)} times; {quote.where})"
-    return Claim(
-        "the learning rate exceeds the critical one",
-        theirs,
-        f"{number(eta)} against {number(critical)} ({number(eta / critical)} times)",
-        f"{NO_TOLERANCE}; set as a multiple of the critical rate" if relative else NO_TOLERANCE,
-        GIVEN if relative else verdict(eta > critical),
+    statement = "the learning rate exceeds the critical one"
+    ours = f"{number(eta)} against {number(critical)} ({number(eta / critical)} times)"
+    sentence = (
         f"The learning rate is η = {number(eta)} and the critical one {run.threshold} = {number(critical)} at "
         f"initialisation: η is {number(eta / critical)} times the critical rate"
-        + ("." if eta > critical else ", so that no catapult is expected."),
+        + ("." if eta > critical else ", so that no catapult is expected.")
     )
+    if relative:
+        return given(statement, theirs, ours, sentence, f"{NO_TOLERANCE}; set as a multiple of the critical rate")
+    return claim(statement, theirs, ours, ABOVE, eta / critical, sentence, unit="{:.3g} times")
 
 
 def _spike(run: GDRun) -> Claim:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..experiments.fits import Fitted, undiverged
+from ..experiments.fits import Fitted, Strong, undiverged
 
 
 @dataclass(frozen=True)
@@ -44,22 +44,60 @@ class Measurement:
 
 
 ALIGNMENT = Measurement("alignment", lambda r: r.alignment, 1)
-CATAPULTS = Measurement("number of catapults", lambda r: float(r.spikes), 1, 0)  # of gradient descent
+CATAPULTS = Measurement("number of catapults", lambda r: float(catapults_of(r)), 1, 0)  # of gradient descent
 STEPS_ABOVE = Measurement("number of steps above the batch's critical rate", lambda r: float(r.catapults), 1, 0)
 
 
+TEST_LOSS = Measurement("test loss", lambda r: r.test_loss, -1)  # as Table 1 has it
+NORM = Measurement("‖K‖ at the best weights over ‖K‖ at first", lambda r: r.norms[1] / r.norms[0], 1, 2)
+
+
+def catapults_of(result: Fitted) -> int:
+    """Of gradient descent: peaks by a factor of two in whose rise the rate exceeds the critical one, where that was
+    measured."""
+    return result.spikes if result.spikes_above is None else result.spikes_above
+
+
 def performance(measure: Literal["loss", "error"]) -> Measurement:
-    """On the test set."""
-    return _of(measure, f"test {measure}", lambda r: r.test)
+    """On the test set: the fraction of the targets' variance that is left unexplained (FVU) for regression, where 1 is
+    what a constant does; the error for classes."""
+    if measure == "error":
+        return Measurement("test error", lambda r: r.test_error, -1, 1, percent=True)
+    return Measurement("test FVU", lambda r: r.test_loss / r.test_variance, -1)
 
 
 def validation(measure: Literal["loss", "error"]) -> Measurement:
-    """On the validation set, at its best."""
-    return _of(measure, f"best validation {measure}", lambda r: r.best_validation)
+    """The same on the validation set, at its best; over the variance of the test targets."""
+    if measure == "error":
+        return Measurement("best validation error", lambda r: r.best_validation, -1, 1, percent=True)
+    return Measurement("best validation FVU", lambda r: r.best_validation / r.test_variance, -1)
 
 
-def _of(measure: Literal["loss", "error"], title: str, of: Callable[[Fitted], float]) -> Measurement:
-    return Measurement(title, of, -1) if measure == "loss" else Measurement(title, of, -1, 1, percent=True)
+def linear_fvu(results: Iterable[Fitted]) -> float:
+    """Of the best linear predictor, the mean over trainings; NaN for classes."""
+    return mean_and_deviation(r.linear_test_loss / r.test_variance for r in results)[0]
+
+
+LEARNED, CHANCE = 0.9, 0.5  # of the best linear predictor's FVU, and of the error by chance, that must be undercut
+
+
+def nothing_to_compare(results: Sequence[Fitted], strong: Strong | None, classes: int) -> str:
+    """Why trainings cannot tell who learns better; empty where they can.
+
+    ``strong``: the model that stands for f*, ``None`` where it is exact; ``classes``: of the task.
+    """
+    known = [r for r in results if not r.diverged]
+    if not known:
+        return "all trainings diverge"
+    if strong is not None and strong.test_error > CHANCE * (1 - 1 / classes):
+        return f"the strong model is hardly better than chance: it gets {100 * strong.test_error:.0f} % wrong"
+    best, linear = min(performance("loss").of(r) for r in known), linear_fvu(known)
+    if best > LEARNED * linear:
+        return (
+            f"nothing is learned that could be told apart: the best FVU is {best:.2f}, and {linear:.2f} that of the "
+            "best linear predictor"
+        )
+    return ""
 
 
 def mean_and_deviation(values: Iterable[float]) -> tuple[float, float]:

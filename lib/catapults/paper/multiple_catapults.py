@@ -150,8 +150,8 @@ def _multiple(run: MultipleRun, quote: FinalRate | None) -> Claim:
         theirs,
         f"{number(phase.final_rate)}, {number(phase.multiple)} times {number(phase.initial_critical_rate)}; loss {end}",
         Tolerance(
-            f"more than {FAR} times, about the largest rate from which ReLU networks start without diverging (remark 1);"
-            " loss below a tenth of the initial one",
+            f"more than {FAR} times, about the largest rate from which ReLU networks start without diverging (remark 1)"
+            "; loss below a tenth of the initial one",
             lambda multiple: multiple > FAR,
         ),
         phase.multiple if enough else 0.0,
