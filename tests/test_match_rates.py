@@ -3,15 +3,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from catapults.experiments import ParameterError
 from catapults.experiments.match_rates import MatchRates, Rates
-from catapults.experiments.sgd_spikes import Matches, matches
+from catapults.experiments.sgd_spikes import Matches, explained, matches
 from catapults.figures import match_rates as figures
 from catapults.paper import NOT_COMPARED, OURS, PARTLY, REPRODUCED, judge, quotes
 from catapults.paper.descriptions import describe
 from catapults.paper.match_rates import claims, parts_table, rate_table, search_result, search_table
 from catapults.paper.quotes import MatchRate
+from catapults.sgd import stochastic_gradient_descent
 from histories import history, made, measured
+from torch import nn
 
 NETWORK = {"architecture": "fcn", "depth": 2, "width": 32, "gain": 1.0, "labels": "zero-one"}
 NETWORK |= {"learning_rate": "2 eta_crit"}
@@ -205,3 +208,18 @@ class TestRates:
         assert figure.svg == figures.rates(run).svg and figure.caption.endswith(".")
         assert "paper: 97.3 (shallow network), 96.2 (FCN)" in figure.alt
         assert "nan" not in figures.rates(with_counts(run, [(0, 0), (0, 0)])).alt
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.6])
+def test_where_all_samples_move_together_the_loss_rises_on_half_of_the_steps(rate):
+    """The chapter's theorem: with the kernel 1 1^T, of a model that is a bias alone, the critical rate is 1."""
+    model = nn.Linear(1, 1)
+    generator = torch.Generator().manual_seed(1)
+    targets = torch.randn(400, generator=generator)
+    h = stochastic_gradient_descent(
+        model, torch.zeros(400, 1), targets, rate, 40, 3000, replacement=True, kernel_every=None, break_even_every=1
+    )
+    assert not h.exceeds.any()
+    rises = (np.diff(h.loss) > 0)[100:]
+    assert abs(rises.mean() - 0.5) < 4 * 0.5 / math.sqrt(len(rises))
+    assert explained(h).right > 0.99  # the model is linear

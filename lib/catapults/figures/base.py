@@ -1,7 +1,7 @@
 """The style that all figures share, and what belongs to every plot over the iterations."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 
 import matplotlib as mpl
@@ -85,6 +85,20 @@ def draw_split(axes: Axes, history: History, s: int) -> None:
     axes.set(ylabel="training loss")
     axes.legend()
     finish(axes, history)
+
+
+def draw_faint(axes: Axes, columns: Iterable[np.ndarray], colour: str) -> None:
+    """The same quantity of other seeds over the iterations, where it was measured."""
+    for column in columns:
+        there = np.isfinite(column)
+        iterations = np.flatnonzero(there)
+        axes.plot(iterations, column[there], color=colour, alpha=0.25, linewidth=0.8, marker="", zorder=1)
+
+
+def other_seeds(others: Sized) -> str:
+    """A sentence of a caption on the faint lines; empty where there are none."""
+    count = len(others)
+    return f" Faint: {count} other seed{'s' * (count > 1)}." if count else ""
 
 
 def mathtext(threshold: str) -> str:

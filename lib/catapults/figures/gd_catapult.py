@@ -1,5 +1,7 @@
 """Figures of catapults in full-batch gradient descent."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -12,35 +14,38 @@ from .base import (
     SHADED,
     TOP,
     canvas,
+    draw_faint,
     draw_split,
     end_of,
     finish,
     mathtext,
+    other_seeds,
     plain_numbers,
     when_unstable,
 )
 
 
-def loss_curve(run: GDRun) -> Figure:
-    """The training loss over the iterations (Fig. 2): the catapult."""
+def loss_curve(run: GDRun, others: Sequence[GDRun] = ()) -> Figure:
+    """The training loss over the iterations (Fig. 2): the catapult. ``others``: of other seeds, behind it and faint."""
     with canvas("catapult") as (figure, save):
-        _draw_loss(figure.subplots(), run)
+        _draw_loss(figure.subplots(), run, others)
     return save(
         f"Training loss under gradient descent at {number(run.learning_rate / run.critical_learning_rate)} times the "
-        f"critical learning rate (drawn like the paper's Fig. 2). {SHADED.format(run.threshold)}",
+        f"critical learning rate (drawn like the paper's Fig. 2). {SHADED.format(run.threshold)}{other_seeds(others)}",
         f"Line plot, logarithmic loss axis. {_course(run)} {when_unstable(run.history)}",
     )
 
 
-def loss_and_norm(run: GDRun) -> Figure:
-    """The training loss above, the spectral norm of the tangent kernel below (Fig. 13)."""
+def loss_and_norm(run: GDRun, others: Sequence[GDRun] = ()) -> Figure:
+    """The training loss above, the spectral norm of the tangent kernel below (Fig. 13); ``others``: of other seeds."""
     h, norm = run.history, run.measured("kernel_norm")
     threshold = norm[0] * run.critical_learning_rate / run.learning_rate
     line = run.threshold.replace("‖K‖", "η")
     with canvas("norm", height=4.2) as (figure, save):
         above, below = figure.subplots(2, sharex=True)
-        _draw_loss(above, run)
+        _draw_loss(above, run, others)
         above.set_xlabel("")
+        draw_faint(below, (other.history.kernel_norm for other in others), NORM)
         below.plot(h.iteration, h.kernel_norm, color=NORM)
         below.axhline(threshold, color=INK, linewidth=1, linestyle=":", marker="")
         below.text(1.01, threshold, line, transform=below.get_yaxis_transform(), va="center")
@@ -48,7 +53,8 @@ def loss_and_norm(run: GDRun) -> Figure:
         finish(below, run.history)
     return save(
         "Training loss and spectral norm of the tangent kernel (drawn like the paper's Fig. 13). Where ‖K‖ is "
-        f"above the dotted line {line}, the learning rate exceeds the critical one. {SHADED.format(run.threshold)}",
+        f"above the dotted line {line}, the learning rate exceeds the critical one. {SHADED.format(run.threshold)}"
+        f"{other_seeds(others)}",
         f"Two line plots over the iterations, logarithmic axes. {_course(run)} The norm of the kernel starts at "
         f"{number(norm[0])}, is at most {number(norm.max())} and at least {number(norm.min())}, and ends at "
         f"{number(norm[-1])}; the line {line} is at {number(threshold)}. {when_unstable(run.history)}",
@@ -121,7 +127,8 @@ def _course_of_parts(run: GDRun, s: int) -> str:
     )
 
 
-def _draw_loss(axes: Axes, run: GDRun) -> None:
+def _draw_loss(axes: Axes, run: GDRun, others: Sequence[GDRun]) -> None:
+    draw_faint(axes, (other.history.loss for other in others), TOP)
     axes.plot(run.history.iteration, run.history.loss, color=TOP)
     axes.set(ylabel="training loss", xlabel="iteration")
     finish(axes, run.history)

@@ -1,20 +1,37 @@
 """Figures of several catapults in one training."""
 
+from collections.abc import Sequence
+
 from matplotlib.axes import Axes
 
 from ..display import Figure, number
 from ..experiments.multiple_catapults import MultipleRun, Phase
 from ..history import History
-from .base import INK, NORM, REST, SHADED, TOP, canvas, draw_split, end_of, finish, when_unstable
+from .base import (
+    INK,
+    NORM,
+    REST,
+    SHADED,
+    TOP,
+    canvas,
+    draw_faint,
+    draw_split,
+    end_of,
+    finish,
+    other_seeds,
+    when_unstable,
+)
 
 _RATES = "Triangles: the iterations at which another rate is set."
 
 
-def loss_and_norm(phase: Phase, name: str, whose: str) -> Figure:
-    """The training loss above, the norm of the kernel and the line n / eta below (Fig. 4)."""
+def loss_and_norm(phase: Phase, name: str, whose: str, others: Sequence[Phase] = ()) -> Figure:
+    """The training loss above, the norm of the kernel and the line n / eta below (Fig. 4). ``others``: other seeds'."""
     h = phase.history
     with canvas(name, height=4.2) as (figure, save):
         above, below = figure.subplots(2, sharex=True)
+        draw_faint(above, (other.history.loss for other in others), TOP)
+        draw_faint(below, (other.history.kernel_norm for other in others), NORM)
         above.plot(h.iteration, h.loss, color=TOP, markersize=4)
         above.set(ylabel="training loss")
         below.plot(h.iteration, h.kernel_norm, color=NORM, markersize=4)
@@ -29,7 +46,7 @@ def loss_and_norm(phase: Phase, name: str, whose: str) -> Figure:
     return save(
         f"Training loss and spectral norm of the tangent kernel under {whose} schedule (drawn like the paper's Fig. "
         f"4). Where ‖K‖ is above the dotted line {name_of_line}, the learning rate exceeds the critical one. "
-        f"{SHADED.format(phase.threshold)} {_RATES}",
+        f"{SHADED.format(phase.threshold)} {_RATES}{other_seeds(others)}",
         f"Two line plots over the iterations, logarithmic axes. {_rates(phase)} {_course(h)} {_spikes(phase)} The norm "
         f"of the kernel goes from {number(h.kernel_norm[0])} to {number(h.kernel_norm[h.measured - 1])}. "
         f"{when_unstable(h)}",

@@ -1,5 +1,7 @@
 """Figures of spikes in the training loss of SGD."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -7,7 +9,20 @@ from ..catapult import Spike
 from ..display import Figure, number
 from ..experiments.sgd_spikes import SGDRun
 from ..history import History
-from .base import INK, NORM, REST, TOP, TOTAL, canvas, log_over_iterations, mathtext, plain_numbers, stretches
+from .base import (
+    INK,
+    NORM,
+    REST,
+    TOP,
+    TOTAL,
+    canvas,
+    draw_faint,
+    log_over_iterations,
+    mathtext,
+    other_seeds,
+    plain_numbers,
+    stretches,
+)
 
 _MARKS = "Bar along the bottom: steps with η > η_crit of the batch."
 _CIRCLES = "Circles: the peaks that are counted as spikes."
@@ -16,32 +31,37 @@ _CUT = "Values below a hundredth of the smallest loss are cut off."
 _AROUND = 15  # iterations on either side of the spike that is drawn large
 
 
-def critical_rates(run: SGDRun) -> Figure:
-    """The critical rates of the batches with the learning rate above, the training loss below (Figs. 5, 6a)."""
-    return _critical_rates(run, run.history, "critical-rates", "")
+def critical_rates(run: SGDRun, others: Sequence[SGDRun] = ()) -> Figure:
+    """The critical rates of the batches with the learning rate above, the training loss below (Figs. 5, 6a).
+
+    ``others``: of other seeds, whose loss is drawn behind it and faint.
+    """
+    return _critical_rates(run, run.history, "critical-rates", "", [other.history for other in others])
 
 
-def calm(run: SGDRun) -> Figure | None:
+def calm(run: SGDRun, others: Sequence[SGDRun] = ()) -> Figure | None:
     """The same for the training at a rate below; None where there is none."""
-    return None if run.calm is None else _critical_rates(run, run.calm, "calm", " at the smaller rate")
+    histories = [other.calm for other in others if other.calm is not None]
+    return None if run.calm is None else _critical_rates(run, run.calm, "calm", " at the smaller rate", histories)
 
 
-def loss_and_norm(run: SGDRun) -> Figure | None:
+def loss_and_norm(run: SGDRun, others: Sequence[SGDRun] = ()) -> Figure | None:
     """The training loss above, the norm of the kernel on the whole training set below (Figs. 7, 13, 19); None where it
-    was not measured along the run."""
+    was not measured along the run. ``others``: of other seeds."""
     h = run.history
     norm = h.kernel_norm[np.isfinite(h.kernel_norm)]
     if len(norm) < 2:
         return None
     with canvas("norm", height=4.2) as (figure, save):
         above, below = figure.subplots(2, sharex=True)
-        _draw_loss(above, h, run.spikes)
+        _draw_loss(above, h, run.spikes, [other.history for other in others])
+        draw_faint(below, (other.history.kernel_norm for other in others), NORM)
         _line(below, h.kernel_norm, color=NORM)
         below.set(ylabel="norm ‖K‖", xlabel="iteration")
         log_over_iterations(below, len(h))
     return save(
         "Training loss and spectral norm of the tangent kernel on the whole training set (drawn like the paper's "
-        f"Fig. 7). {_marks(run.spikes)}",
+        f"Fig. 7). {_marks(run.spikes)}{other_seeds(others)}",
         f"Two line plots over the iterations, logarithmic axes. {_course(run, h)} The norm of the kernel goes from "
         f"{number(norm[0])} to {number(norm[-1])}, between {number(norm.min())} and {number(norm.max())}.",
     )
@@ -116,7 +136,7 @@ def hessian(run: SGDRun) -> Figure | None:
     )
 
 
-def _critical_rates(run: SGDRun, h: History, name: str, where: str) -> Figure:
+def _critical_rates(run: SGDRun, h: History, name: str, where: str, others: list[History]) -> Figure:
     steps, batch = np.arange(len(h)), h.batch_critical_learning_rate
     spikes = run.spikes if h is run.history else run.calm_spikes
     with canvas(name, height=4.2) as (figure, save):
@@ -127,20 +147,21 @@ def _critical_rates(run: SGDRun, h: History, name: str, where: str) -> Figure:
         above.text(1.01, h.learning_rate[-1], "η", transform=above.get_yaxis_transform(), va="center")
         above.set(ylabel="critical rate of the batch")
         log_over_iterations(above, len(h))
-        _draw_loss(below, h, spikes)
+        _draw_loss(below, h, spikes, others)
         below.set(xlabel="iteration")
     least = "triangles are below it" if h.exceeds.any() else "none is below it"
     return save(
         f"Above, the critical learning rate of each step's batch{where}, with the learning rate η as a line: {least}. "
         f"Below, the loss on the whole training set (drawn like the paper's Fig. "
-        f"{'5' if run.experiment.batch_size == 1 else '6a'}). {_marks(spikes)}",
+        f"{'5' if run.experiment.batch_size == 1 else '6a'}). {_marks(spikes)}{other_seeds(others)}",
         f"Two plots over the iterations, logarithmic axes. Above, dots between {number(batch.min())} and "
         f"{number(batch.max())}; the learning rate, from {number(h.learning_rate.min())} to "
         f"{number(h.learning_rate.max())}, exceeds {int(h.exceeds.sum())} of {len(h)}. {_course(run, h)}",
     )
 
 
-def _draw_loss(axes: Axes, h: History, spikes: list[Spike]) -> None:
+def _draw_loss(axes: Axes, h: History, spikes: list[Spike], others: list[History]) -> None:
+    draw_faint(axes, (other.loss for other in others), TOP)
     _line(axes, h.loss, color=TOP)
     if peaks := [spike.peak for spike in spikes]:
         axes.plot(peaks, h.loss[peaks], color=INK, linestyle="", marker="o", markerfacecolor="none", markersize=8)
