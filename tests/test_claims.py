@@ -87,7 +87,7 @@ class TestOverSeeds:
     def test_median_range_and_count(self):
         found = over_seeds([one(v) for v in (95.0, 99.0, 91.0, 80.0, 97.0)])["a"]
         assert found.held == (4, 5) and found.verdict == REPRODUCED
-        assert found.ours == "median 95.0 %, 80.0 % to 99.0 %"
+        assert found.ours == "median 95.0 % (80.0 to 99.0)"
         assert "4 of 5 seeds (38–96 %)" in found.sentence
 
     def test_all_seeds(self):

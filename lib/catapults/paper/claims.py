@@ -211,8 +211,9 @@ def _over_seeds(first: Claim, compared: Sequence[Claim]) -> str:
     values = [c.value for c in compared if c.value is not None]
     if len(values) < len(compared):
         return f"first seed: {first.ours}"
-    middle, low, high = (compared[0].unit.format(of(values)) for of in (np.median, min, max))
-    return f"median {middle}, {low} to {high}" if low != high else f"{middle} in all"
+    form, _, suffix = compared[0].unit.partition("}")
+    middle, low, high = (f"{form}}}".format(of(values)) for of in (np.median, min, max))
+    return f"median {middle}{suffix} ({low} to {high})" if low != high else f"{middle}{suffix} in all"
 
 
 def _in_seeds(held: int, compared: int) -> str:

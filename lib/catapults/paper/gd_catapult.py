@@ -11,6 +11,7 @@ from ..schedules import LearningRate
 from . import quotes
 from .claims import (
     NO_TOLERANCE,
+    OURS,
     Claim,
     Claims,
     Tolerance,
@@ -269,6 +270,7 @@ def _hessian_along(run: GDRun) -> Claim:
         course,
         unless=unless,
         unit="{:.0f} % of the iterations",
+        shown_in=(OURS,),  # the paper compares them along SGD
     )
 
 
