@@ -320,7 +320,9 @@ class TestClaims:
 
     def test_the_same_number_of_catapults_says_nothing(self, run):
         found = verdicts(course(run, [1, 1, 1], [1, 0.8, 0.6], [0.1, 0.2, 0.3]))
-        assert found["performance"] is found["alignment"] is None and found["correlation"] is True
+        assert found["performance"] is found["alignment"] is None and found["correlation"] is None  # of three
+        four = verdicts(course(run, [1, 1, 1, 1], [1, 0.8, 0.6, 0.4], [0.1, 0.2, 0.3, 0.4]))
+        assert four["performance"] is None and four["correlation"] is True
 
     @pytest.mark.parametrize(
         "alignments, holds",
@@ -365,6 +367,10 @@ class TestClaims:
             raised=[made(9.0, a, spikes=k, error=e) for k, a, e in ((0, 0.1, 0.2), (1, 0.2, 0.1), (2, 0.3, 0.05))],
             small=None,
         )
+        assert verdicts(found)["performance"] is None
+        assert "the test images tell apart only" in claims([found])["performance"].why  # of 16
+        many = found.experiment.model_copy(update={"n_test": 400})
+        found = replace(found, experiment=many)
         assert verdicts(found)["performance"] is True
         bad = replace(found, strong=strong_result(0.4))
         assert verdicts(bad)["performance"] is None and "hardly better than chance" in claims([bad])["performance"].why

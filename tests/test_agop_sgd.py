@@ -242,7 +242,8 @@ class TestDivergence:
     def test_most_at_one_batch_size(self):
         run = changed(course([0, 30, 20, 10], [0.9, 0.2, 0.3, 0.4], [0.1, 0.8, 0.6, 0.2]), 4, self.BAD)
         found, said = verdicts(run), claims([run])
-        assert found["performance"] is found["alignment"] is found["steps_above"] is found["correlation"] is True
+        assert found["performance"] is found["alignment"] is found["steps_above"] is True
+        assert found["correlation"] is None  # of three sizes
         note = (
             "left out, because they diverge at the rate 0.5 η_crit: "
             "2 of 2 trainings at batch size 4, which is not compared"

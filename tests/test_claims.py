@@ -21,7 +21,7 @@ from catapults.paper.claims import (
     within,
     within_factor,
 )
-from catapults.paper.statistics import differs, standard_error, wilson
+from catapults.paper.statistics import chance, differs, resolution, standard_error, wilson
 
 rng = np.random.default_rng(0)
 
@@ -59,6 +59,23 @@ class TestDifferences:
         assert not differs([1.0, -1.2, 0.3])
         assert not differs([5.0])  # from one pair nothing can be told
         assert math.isnan(standard_error([5.0]))
+
+
+class TestChance:
+    @pytest.mark.parametrize("rank, n", [(-0.7, 9), (-0.9, 5), (0.3, 12)])
+    def test_is_how_often_random_orders_do_as_well(self, rank, n):
+        orders = np.array([rng.permutation(n) for _ in range(40_000)])
+        centred = np.arange(n) - (n - 1) / 2
+        ranks = (orders - (n - 1) / 2) @ centred / (centred @ centred)
+        assert chance(rank, n) == pytest.approx((ranks <= rank + 1e-9).mean(), abs=0.025)
+
+    def test_at_its_ends(self):
+        assert chance(-1.0, 4) == 0 and chance(1.0, 4) == 1
+        assert math.isnan(chance(-1.0, 3)) and math.isnan(chance(math.nan, 9))
+
+    def test_two_error_rates_are_told_apart_two_standard_errors_away(self):
+        differences = (rng.binomial(400, 0.1, (200_000, 2)) / 400) @ [1, -1]
+        assert resolution(0.1, 400) == pytest.approx(2 * differences.std(), rel=0.01)
 
 
 class TestTolerances:

@@ -146,6 +146,12 @@ class TestFollows:
         assert claim.sentence == f"The alignment by batch size (in brackets) is {listed}."
         assert claim.shown_in == ("figure 9",) and claim.paper == "yes"
 
+    def test_means_that_the_test_set_cannot_tell_apart(self):
+        values = [at([0.01, 0.02, 0.03, 0.04])] * 3
+        claim = follows(ALIGNMENT, False, ORDER, values, "yes", apart=0.031)
+        assert claim.verdict == NOT_COMPARED and "they differ by 0.030" in claim.why
+        assert follows(ALIGNMENT, False, ORDER, values, "yes", apart=0.029).verdict == REPRODUCED
+
     def test_what_cannot_be_compared(self):
         claim = follows(ALIGNMENT, True, ORDER, [at([4, 3, 2, 1])], "yes", unless="nothing is learned")
         assert claim.verdict == NOT_COMPARED and claim.why == "nothing is learned" and claim.held is None
@@ -153,20 +159,25 @@ class TestFollows:
 
 class TestTogether:
     def rows(self, *signs):
-        pairs = [(0.9, 0.1), (0.6, 0.4), (0.3, 0.8)]
+        pairs = [(0.9, 0.1), (0.7, 0.3), (0.5, 0.5), (0.3, 0.8)]
         return [[made(loss, a if sign > 0 else 1 - a) for loss, a in pairs] for sign in signs]
 
     def test_each_seed_counts(self):
         claim = together(self.rows(1, 1, -1), performance("loss"), "yes", "", "")
         assert claim.held == (2, 3) and claim.verdict == PARTLY
-        assert claim.ours == "Pearson −1.00 (−1.00 to +1.00), Spearman −1.00 (−1.00 to +1.00)"
-        assert claim.sentence.startswith("Over the 3 trainings of a seed")
-        assert together(self.rows(1), performance("loss"), "yes", "", "").ours == "Pearson −1.00, Spearman −1.00"
+        assert claim.ours == "Pearson −0.99 (−0.99 to +0.99), Spearman −1.00 (−1.00 to +1.00)"
+        assert claim.sentence.startswith("Over the 4 trainings of a seed")
+        assert together(self.rows(1), performance("loss"), "yes", "", "").ours == "Pearson −0.99, Spearman −1.00"
+
+    def test_ranks_that_could_be_chance(self):
+        """A strong correlation of the values, which one training makes: the other ranks are the wrong way round."""
+        row = [made(loss, a) for loss, a in [(0.5, 0.2), (0.52, 0.21), (0.54, 0.22), (0.1, 0.9)]]
+        assert together([row], performance("loss"), "yes", "", "").verdict == NOT_REPRODUCED
 
     def test_what_cannot_be_compared(self):
-        two = [row[:2] for row in self.rows(1, 1)]
+        two = [row[:3] for row in self.rows(1, 1)]
         claim = together(two, performance("loss"), "yes", "left out: 1", "")
-        assert claim.verdict == NOT_COMPARED and "three different" in claim.why and claim.ours.endswith("left out: 1")
+        assert claim.verdict == NOT_COMPARED and "no four different" in claim.why and claim.ours.endswith("left out: 1")
         assert together(self.rows(1), performance("loss"), "yes", "", "bad").why == "bad"
 
 
@@ -208,7 +219,7 @@ class TestMeasurements:
     def test_which_there_are(self):
         result = replace(made(0.4, 0.5, error=0.25), validation_loss=np.array([3.0, 2.0, 1.0]), catapults=7, spikes=3)
         assert performance("error").of(result) == 0.25 == validation("error").of(result)
-        as_loss = replace(result, measure="loss", test_variance=0.5)
+        as_loss = replace(result, measure="loss", test_variance=0.5, linear_test_loss=0.9)
         assert performance("loss").of(as_loss) == 0.8 and validation("loss").of(as_loss) == 4.0
         assert TEST_LOSS.of(as_loss) == 0.4 and linear_fvu([as_loss]) == 1.8
         assert STEPS_ABOVE.of(result) == 7 and CATAPULTS.of(result) == 3

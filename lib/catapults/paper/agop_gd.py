@@ -21,6 +21,7 @@ from .measurements import (
     linear_fvu,
     nothing_to_compare,
     performance,
+    told_apart,
     validation,
     without_diverged,
 )
@@ -44,10 +45,11 @@ def claims(runs: Sequence[RaisedRun]) -> Claims:
     every = [result for run in runs for result in (*run.raised, *([] if run.small is None else [run.small]))]
     unless = nothing_to_compare(every, runs[0].strong, e.classes)
     rows = [undiverged([*run.raised, *([] if run.small is None else [run.small])]) for run in runs]
+    apart = told_apart(every, e.measure, e.n_test * len(runs))
     test, valid, note = performance(e.measure), validation(e.measure), without_diverged(every)
     strongly = "learning the EGOP strongly correlates with test performance (section 4)"
     over_all = {
-        "performance": _follows(runs, test, False, theirs, unless=unless),
+        "performance": _follows(runs, test, False, theirs, unless=unless, apart=apart),
         "alignment": _follows(runs, ALIGNMENT, True, theirs, unless=unless),
         "correlation": together(rows, test, strongly, note, unless),
         "validation": _follows(runs, valid, False, "as the test performance (Fig. 24)", "figure 24", unless=unless),
@@ -115,7 +117,13 @@ def _catapults(run: RaisedRun) -> Claim:
 
 
 def _follows(
-    runs: Sequence[RaisedRun], measurement: Measurement, grows: bool, paper: str, *shown_in: str, unless: str
+    runs: Sequence[RaisedRun],
+    measurement: Measurement,
+    grows: bool,
+    paper: str,
+    *shown_in: str,
+    unless: str,
+    apart: float = 0.0,
 ) -> Claim:
     """Whether a measurement goes with the number of catapults."""
     note = without_diverged([result for run in runs for result in run.raised])
@@ -124,7 +132,7 @@ def _follows(
     for run in runs:
         compared = undiverged(run.raised)
         by_seed.append(means_at([catapults_of(r) for r in compared], [measurement.of(r) for r in compared]))
-    return follows(measurement, grows, order, by_seed, paper, *shown_in, unless=unless)
+    return follows(measurement, grows, order, by_seed, paper, *shown_in, unless=unless, apart=apart)
 
 
 def _closer(run: RaisedRun) -> Claim:

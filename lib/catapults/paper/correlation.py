@@ -10,9 +10,10 @@ from jaxtyping import Float
 from ..experiments.fits import Fitted
 from .claims import NOT_COMPARED, PARTLY, REPRODUCED, Claim, of_share
 from .measurements import ALIGNMENT, Measurement, mean_and_deviation
-from .statistics import ERRORS, differs
+from .statistics import ERRORS, chance, differs
 
 STRONG = 0.7  # of a correlation
+BY_CHANCE = 0.05
 ENOUGH = 4  # places: a rank correlation over three is no evidence
 Numbers = Sequence[float | int] | Float[np.ndarray, " n"]
 
@@ -86,13 +87,14 @@ def follows(
     paper: str,
     *shown_in: str,
     unless: str = "",
+    apart: float = 0.0,
 ) -> Claim:
     """The claim that a measurement grows, or falls, along an order, over seeds.
 
     - ``grows``: what the paper states of it under the order's condition; else it falls.
     - ``by_seed``: its values at the order's places, for each seed.
     - ``paper``: what the paper says of that; ``shown_in``: as in :class:`Claim`.
-    - ``unless``: why nothing can be compared.
+    - ``unless``: why nothing can be compared. ``apart``: by how much its means must differ to be told apart.
 
     With several seeds the difference between the ends must also exceed twice its standard error, else the claim is
     reproduced in part at best.
@@ -104,11 +106,17 @@ def follows(
     listed = ", ".join(f"{measurement.write(value)} ({place:g})" for place, value in means.items()) or "none"
     note = order.left_out and f"; {order.left_out}"
     verdict, why = of_share(*held), unless
+    known = [value for value in means.values() if not math.isnan(value)]
+    if not why and known and 0 < float(np.ptp(known)) < apart:
+        why = unless = (
+            f"all are alike: they differ by {measurement.write(float(np.ptp(known)))}, and the test images tell apart "
+            f"only {measurement.write(apart)}"
+        )
     if not judged and not why:
         why = "there are no two different values to compare"
     elif verdict == REPRODUCED and len(judged) > 1:
-        known = [{p: v for p, v in values.items() if not math.isnan(v)} for values in by_seed]
-        if not differs([values[max(values)] - values[min(values)] for values in known if len(values) > 1]):
+        of_seeds = [{p: v for p, v in values.items() if not math.isnan(v)} for values in by_seed]
+        if not differs([values[max(values)] - values[min(values)] for values in of_seeds if len(values) > 1]):
             verdict, why = PARTLY, f"the difference between the ends does not exceed {ERRORS:g} standard errors"
     return Claim(
         f"the {measurement.title} {'grows' if grows else 'falls'} {order.condition}",
@@ -126,13 +134,17 @@ def follows(
 def together(
     rows: Sequence[Sequence[Fitted]], performance: Measurement, paper: str, left_out: str, unless: str
 ) -> Claim:
-    """The claim that alignment and test performance go together, by both correlations over the trainings of a seed.
+    """The claim that alignment and test performance go together over a seed's trainings, strongly and not by chance.
 
     ``rows``: those of each seed. ``paper``: what it says of that; ``left_out``: which trainings are not among them;
     ``unless``: why nothing can be compared.
     """
     found = [correlations(results, performance) for results in rows]
-    judged = [max(c.values()) <= -STRONG for c in found if not math.isnan(sum(c.values()))]
+    judged = [
+        c["Pearson"] <= -STRONG and chance(c["Spearman"], len(results)) <= BY_CHANCE
+        for c, results in zip(found, rows, strict=True)
+        if not math.isnan(c["Pearson"] + chance(c["Spearman"], len(results)))
+    ]
     held = sum(judged), len(judged)
     words = [f"{name} {_range([c[name] for c in found])}" for name in ("Pearson", "Spearman")]
     sizes = sorted({len(results) for results in rows})
@@ -142,12 +154,13 @@ def together(
         f"AGOP alignment and {performance.title} go together",
         paper,
         ", ".join(words) + (left_out and f"; {left_out}"),
-        f"both at most −{STRONG:g} over the trainings of a seed",
+        f"over the trainings of a seed Pearson's at most −{STRONG:g}, and Spearman's as low by chance in at most 1 of "
+        f"{1 / BY_CHANCE:.0f} cases",
         of_share(*held) if compared else NOT_COMPARED,
         f"Over the {number} trainings of a seed the correlation of alignment and {performance.title} is, in the median "
         f"of the seeds, {' and '.join(words)}.",
         held=held if compared else None,
-        why=unless or ("" if judged else "there are not three different trainings in any seed"),
+        why=unless or ("" if judged else "there are no four different trainings in any seed"),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ..experiments.fits import Fitted, Strong, undiverged
+from .statistics import resolution
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,12 @@ def validation(measure: Literal["loss", "error"]) -> Measurement:
 def linear_fvu(results: Iterable[Fitted]) -> float:
     """Of the best linear predictor, the mean over trainings; NaN for classes."""
     return mean_and_deviation(r.linear_test_loss / r.test_variance for r in results)[0]
+
+
+def told_apart(results: Iterable[Fitted], measure: Literal["loss", "error"], images: int) -> float:
+    """The difference of mean test errors that so many test images in all tell apart; 0 for regression."""
+    mean = Measurement("", lambda r: r.test_error, -1).mean(undiverged(results))
+    return 0.0 if measure == "loss" or math.isnan(mean) else resolution(mean, images)
 
 
 LEARNED, CHANCE = 0.9, 0.5  # of the best linear predictor's FVU, and of the error by chance, that must be undercut

@@ -255,7 +255,9 @@ def _top(run: SGDRun) -> Claim:
     s = run.experiment.top
     shares = [100 * share for spike in run.spikes if math.isfinite(share := run.share_in_top(spike))]
     median = float(np.median(shares)) if shares else math.nan
-    ours = f"median share {median:.1f} %, from {min(shares):.1f} % to {max(shares):.1f} %" if shares else "no spike"
+    ours = "not measured" if run.spikes else "no spike"
+    if shares:
+        ours = f"median share {median:.1f} %, from {min(shares):.1f} % to {max(shares):.1f} %"
     one = run.experiment.batch_size == 1
     return claim(
         f"the spikes lie in the top-{s} eigenspace",
@@ -266,8 +268,8 @@ def _top(run: SGDRun) -> Claim:
         f"Of the rise of a spike, from its start to its peak, the share in the top-{s} eigenspace is {median:.1f} % in "
         f"the median, from {min(shares):.1f} % to {max(shares):.1f} %."
         if shares
-        else "There is no spike that could be assigned to an eigenspace.",
-        unless="a batch has one sample" if one else "" if shares else NONE,
+        else "There is no spike whose share in an eigenspace is known.",
+        unless="a batch has one sample" if one else "" if shares else _unmeasured(run),
         unit="{:.1f} %",
     )
 
@@ -307,7 +309,7 @@ def _rest(run: SGDRun) -> Claim:
         UNAFFECTED,
         after,
         sentence,
-        unless="a batch has one sample" if one else "" if found else NONE,
+        unless="a batch has one sample" if one else "" if found else _unmeasured(run),
         unit="{:.2f} times",
     )
 
@@ -365,6 +367,10 @@ def _converged(run: SGDRun) -> Claim:
         sentence,
         unless=unless if goal == GOAL else f"it has another goal than {GOAL}",
     )
+
+
+def _unmeasured(run: SGDRun) -> str:
+    return "the kernel was not measured at a spike's start and peak" if run.spikes else NONE
 
 
 def _last(loss: np.ndarray) -> float:

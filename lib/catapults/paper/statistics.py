@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import stdtr
 
 _Z = 1.959964  # of a two-sided interval of 95 %
 ERRORS = 2.0  # standard errors that a difference must exceed
@@ -21,6 +22,22 @@ def standard_error(values: Sequence[float]) -> float:
     """The bootstrap's, of the mean, in its closed form: the root of sum (v - mean)^2 over n. NaN below two values."""
     v = np.asarray(values, float)
     return float(np.sqrt(np.square(v - v.mean()).sum()) / len(v)) if len(v) > 1 else math.nan
+
+
+def chance(rank: float, n: int) -> float:
+    """How often a rank correlation of n independent pairs is at most this negative, by Student's t; NaN below four
+    pairs, of which even perfect order says little."""
+    if n < 4 or math.isnan(rank):
+        return math.nan
+    if abs(rank) >= 1:
+        return 0.0 if rank < 0 else 1.0
+    return float(stdtr(n - 2, rank * math.sqrt((n - 2) / (1 - rank**2))))
+
+
+def resolution(error: float, images: int) -> float:
+    """What two error rates near ``error``, each of so many test images, must differ by to be told apart: two standard
+    errors of their difference."""
+    return ERRORS * math.sqrt(2 * error * (1 - error) / images)
 
 
 def differs(differences: Sequence[float]) -> bool:
