@@ -52,11 +52,11 @@ def catapults(run: RaisedRun, others: Sequence[RaisedRun] = ()) -> Figure:
             values = [measurement.of(result) for result in compared]
             axes.plot(counts, values, color=colour, marker=marker, linestyle="", markersize=8)
             if small is not None and not small.diverged:
-                axes.axhline(measurement.of(small), color=INK, linestyle=":", label="small initialisation")
+                axes.axhline(measurement.of(small), color=INK, linestyle=":", marker="", label="small initialisation")
             if measurement is test:
                 _references(axes, run.results)
             if axes.get_legend_handles_labels()[0]:
-                axes.legend()
+                axes.legend(fontsize=8)
             axes.set(ylabel=title)
             pairs = zip(values, counts, strict=True)
             listed.append(f"{title}: {', '.join(f'{_number(v)} ({c})' for v, c in pairs) or 'none'}")
@@ -76,8 +76,8 @@ def _references(axes: Axes, results: Iterable[Fitted]) -> None:
     """For regression: what a constant and the best linear predictor reach."""
     linear = linear_fvu(results)
     if not math.isnan(linear):
-        axes.axhline(1, color=INK, linewidth=0.8, linestyle="--", label="a constant")
-        axes.axhline(linear, color=INK, linewidth=0.8, linestyle="-.", label="linear")
+        axes.axhline(1, color=INK, linewidth=0.8, linestyle="--", marker="", label="a constant")
+        axes.axhline(linear, color=INK, linewidth=0.8, linestyle="-.", marker="", label="the best linear predictor")
 
 
 def _others(others: Sequence[RaisedRun]) -> str:
