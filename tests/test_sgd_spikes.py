@@ -272,7 +272,7 @@ class TestClaims:
         )
         calm = course(run, [1, 0.9, 0.8])
         assert verdicts(calm)["spikes"] is None  # no rate exceeds
-        none = course(run, [1, 0.9, 0.8], exceeds=[1, 0])
+        none = course(run, [1, 0.9, 0.8], exceeds=[1, 0], batch=2)
         assert verdicts(none)["spikes"] is False and claims([none])["spikes"].ours == "none"
 
     @pytest.mark.parametrize("after, holds, ours", [(7.9, True, "after 1 of 1"), (8.1, False, "after 0 of 1")])
@@ -353,7 +353,8 @@ class TestClaims:
         [
             (np.linspace(1, 0.5, 41), 0, True),
             (np.r_[np.linspace(1, 0.5, 40), 0.51], 0, True),
-            (np.r_[1, 1.1, 1.2, 1.3, 1.2], 0, False),
+            (np.r_[1, 1.05, 1.09, 1.07, 1.2], 0, False),
+            (np.r_[1, 0.5, 0.54, 0.5, 0.54, 0.5], 0, True),  # not monotone, but not to be seen
             (np.r_[1, 4, 1, 0.5], 0, False),
             (np.linspace(1, 0.5, 41), 1, None),
             (np.where(np.arange(41) % 2, math.nan, 1.0), 0, None),  # no step has the loss before and after
@@ -409,8 +410,8 @@ class TestClaims:
 
 
 def test_over_seeds(spiky, run):
-    none = course(run, [1, 0.9, 0.8], exceeds=[1, 0])
-    found = claims([course(run, [1, 4, 1, 3, 1, 5, 0.5], exceeds=[1] * 6), none, course(run, [1, 0.9]), spiky])
+    none = course(run, [1, 0.9, 0.8], exceeds=[1, 0], batch=2)
+    found = claims([course(run, [1, 4, 1, 3, 1, 5, 0.5], exceeds=[1] * 6, batch=2), none, course(run, [1, 0.9]), spiky])
     assert found["spikes"].held == (1, 3) and found["norm"].held == (1, 2) and found["rate"].held is None
 
 
