@@ -178,7 +178,7 @@ class TestClaims:
             (DIVERGED, False, "none at η = 15 (iterations 0 to 3). The run diverges."),
         ],
     )
-    def test_each_rate_gives_a_catapult(self, run, ours, holds, said):
+    def test_raising_the_rate_gives_several_catapults(self, run, ours, holds, said):
         assert verdict(made(run, ours=ours), "ours") is verdict(made(run, paper=ours), "paper") is holds
         assert said in claims([made(run, ours=ours)])["ours"].sentence
 
