@@ -136,7 +136,7 @@ def explained(history: History) -> Explained:
 class Rest:
     """What a spike does to L_>s.
 
-    ``after``: the factor from the spike's start to its end. ``rise``: its largest rise on the way; ``turned``: what of
+    ``after``: the factor from the spike's start to where the loss is back. ``rise``: its largest rise on the way; ``turned``: what of
     that comes from the turning of the eigenvectors; both as shares of the loss's own rise.
     """
 
@@ -186,12 +186,22 @@ class SGDRun:
     def calm_spikes(self) -> list[Spike]:
         return [] if self.calm is None else catapult.spikes(self.calm.loss, self.experiment.rise)
 
+    def back(self, spike: Spike) -> int | None:
+        """The first iteration after the peak with a loss as low as where the spike began; ``None`` if there is none."""
+        loss = self.history.loss
+        low = np.flatnonzero(loss[spike.peak :] <= loss[spike.start])
+        return spike.peak + int(low[0]) if len(low) else None
+
+    def _around(self, spike: Spike, column: Float[np.ndarray, " states"]) -> tuple[int, int] | None:
+        """The last measurement of a column before the spike, and the first once the loss is back; ``None`` without."""
+        there, back = np.flatnonzero(np.isfinite(column)), self.back(spike)
+        before, after = there[there <= spike.start], there[there >= (len(column) if back is None else back)]
+        return (int(before[-1]), int(after[0])) if len(before) and len(after) else None
+
     def norms(self, spike: Spike) -> tuple[float, float]:
-        """||K|| at the start and at the end of a spike, or at the nearest measurement before and after these."""
-        norm = self.history.kernel_norm
-        there = np.flatnonzero(np.isfinite(norm))
-        before, after = there[there <= spike.start], there[there >= spike.end]
-        return (float(norm[before[-1]]) if len(before) else np.nan, float(norm[after[0]]) if len(after) else np.nan)
+        """||K|| at the start of a spike and once the loss is back, or at the nearest measurement before and after."""
+        norm, around = self.history.kernel_norm, self._around(spike, self.history.kernel_norm)
+        return (np.nan, np.nan) if around is None else (float(norm[around[0]]), float(norm[around[1]]))
 
     def share_in_top(self, spike: Spike) -> float:
         """Part of the loss's rise, from the start to the peak, in the top eigenspace; NaN where not measured."""
@@ -199,14 +209,14 @@ class SGDRun:
         return float((top[spike.peak] - top[spike.start]) / (loss[spike.peak] - loss[spike.start]))
 
     def rest(self, spike: Spike) -> Rest:
-        """From the nearest measurements before the spike and after it; NaN without these."""
+        """From the nearest measurements before the spike and once the loss is back; NaN without these."""
         h, s = self.history, self.experiment.top
         rest = h.split(s)[1]
-        there = np.flatnonzero(np.isfinite(rest))
-        before, after = there[there <= spike.start], there[there >= spike.end]
-        if not len(before) or not len(after) or not rest[before[-1]] > 0:
+        around = self._around(spike, rest)
+        if around is None or not rest[around[0]] > 0:
             return Rest(np.nan, np.nan, np.nan)
-        a, b = int(before[-1]), int(after[0])
+        a, b = around
+        there = np.flatnonzero(np.isfinite(rest))
         within = there[(there >= a) & (there <= b)]
         highest, height = int(within[rest[within].argmax()]), h.loss[spike.peak] - h.loss[spike.start]
         turned = h.turned(s, a, highest) / height if highest > a else 0.0

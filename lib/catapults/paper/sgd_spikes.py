@@ -20,7 +20,7 @@ SMOOTH = Tolerance(
 MANY = at_least(3)
 LOWER = at_least(80, "{:g} % of the spikes")
 IN_TOP = at_least(90, "{:g} % of the median spike")
-UNAFFECTED = at_most(1.05, "{:g} times in the median spike")  # L_>s at the end over that at the start
+UNAFFECTED = at_most(1.05, "{:g} times in the median spike")  # L_>s once the loss is back over that at the start
 EXPLAINED = at_least(75, "{:g} % of the rises")
 NEEDED = 5  # rises
 AGREE, CORRELATED = 90, 0.9  # per cent of the steps, and a correlation
@@ -234,7 +234,7 @@ def _norm(run: SGDRun) -> Claim:
         "‖K‖ is lower after a spike than before it",
         "decreases whenever there is a spike (section 3.3)",
         f"after {lower} of {len(known)}{typical}",
-        Tolerance(f"after {LOWER.words}, from the last measurement before to the first after", LOWER.holds),
+        Tolerance(f"after {LOWER.words}, once the loss is back where the spike began", LOWER.holds),
         100 * lower / len(known) if known else math.nan,
         f"After {lower} of {_spikes_of(len(known))} ‖K‖ is lower than before{typical}.{between}"
         if known
@@ -304,9 +304,9 @@ def _rest(run: SGDRun) -> Claim:
         rise = _percent(float(np.median(rises)))
         ours = f"{after:.2f} times in the median spike; its largest rise is {rise} of the spike"
         sentence = (
-            f"From the start of a spike to its end the loss outside of the top-{s} eigenspace changes by a factor of "
-            f"{after:.2f} in the median of {_spikes_of(len(found))}. Its largest rise on the way is {rise} of the "
-            "spike's"
+            f"From the start of a spike until the loss is back, the part outside of the top-{s} eigenspace changes by "
+            f"a factor of {after:.2f} in the median of {_spikes_of(len(found))}. Its largest rise on the way is {rise} "
+            "of the spike's"
         )
         if turned:
             sentence += (
