@@ -136,8 +136,8 @@ def explained(history: History) -> Explained:
 class Rest:
     """What a spike does to L_>s.
 
-    ``after``: the factor from the spike's start to where the loss is back. ``rise``: its largest rise on the way; ``turned``: what of
-    that comes from the turning of the eigenvectors; both as shares of the loss's own rise.
+    ``after``: the factor from the spike's start to where the loss is back. ``rise``: its largest rise on the way;
+    ``turned``: what of that comes from the turning of the eigenvectors; both as shares of the loss's own rise.
     """
 
     after: float
