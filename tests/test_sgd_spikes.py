@@ -281,6 +281,12 @@ class TestClaims:
         one = course(run, [1, 4, 1, 0.5], [8, 8, after, after])
         assert verdicts(one)["norm"] is holds and ours in claims([one])["norm"].ours
 
+    def test_high_spikes_are_counted_apart(self, run):
+        """Two of three lower the norm; the one by a factor of nine does."""
+        one = course(run, [1, 3, 1, 3, 1, 9, 0.5], norm=[8, 8, 7, 7, 7.5, 7.5, 6])
+        said = claims([one])["norm"].sentence
+        assert "After 2 of 3 spikes" in said and "of spikes by a factor of 5 or more after 1 of 1" in said
+
     def test_without_spikes_nothing_is_said_of_them(self, run):
         calm = course(run, [1, 0.9, 0.8], exceeds=[1, 1])
         assert [verdicts(calm)[name] for name in ("norm", "between", "top", "rest")] == [None] * 4

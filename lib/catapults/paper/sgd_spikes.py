@@ -18,6 +18,7 @@ SMOOTH = Tolerance(
     lambda percent: percent <= 100 * VISIBLE,
 )
 MANY = at_least(3)
+HIGH = 5  # times the loss where it began: a high spike
 LOWER = at_least(80, "{:g} % of the spikes")
 IN_TOP = at_least(90, "{:g} % of the median spike")
 UNAFFECTED = at_most(1.05, "{:g} times in the median spike")  # L_>s once the loss is back over that at the start
@@ -226,6 +227,10 @@ def _norm(run: SGDRun) -> Claim:
     known = [(before, after) for before, after in norms if math.isfinite(before + after)]
     lower = sum(after < before for before, after in known)
     falls = [1 - after / before for before, after in known]
+    loss = run.history.loss
+    high = [norms for s, norms in zip(run.spikes, norms, strict=True) if loss[s.peak] >= HIGH * loss[s.start]]
+    of_high = [after < before for before, after in high if math.isfinite(before + after)]
+    high_ones = f"; of spikes by a factor of {HIGH} or more after {sum(of_high)} of {len(of_high)}" if of_high else ""
     typical = f"; the median change is {-100 * float(np.median(falls)):+.1f} %" if known else ""
     every = run.experiment.kernel_every
     between = f" It was measured every {every} steps, so some steps before and after a spike count with it."
@@ -236,7 +241,7 @@ def _norm(run: SGDRun) -> Claim:
         f"after {lower} of {len(known)}{typical}",
         Tolerance(f"after {LOWER.words}, once the loss is back where the spike began", LOWER.holds),
         100 * lower / len(known) if known else math.nan,
-        f"After {lower} of {_spikes_of(len(known))} ‖K‖ is lower than before{typical}.{between}"
+        f"After {lower} of {_spikes_of(len(known))} ‖K‖ is lower than before{typical}{high_ones}.{between}"
         if known
         else "There is no spike over which ‖K‖ could be compared.",
         unless="" if known else NONE,
