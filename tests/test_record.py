@@ -1,5 +1,6 @@
 """The record: found by experiment alone, with what has changed since, never another one's result, never too large."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,16 @@ class TestTaking:
         monkeypatch.setenv("CATAPULTS_RECORD", str(tmp_path / "again"))
         record.take(reversed(taken))
         assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == first and len(first) == 2
+
+    def test_leaves_out_which_samples_were_in_which_batch(self):
+        """The seed draws them again; all else is kept."""
+        descent, result, made = computed(*descents("1.5 eta_crit"))[0]
+        steps = len(result.history)
+        drawn = replace(result, history=replace(result.history, batches=np.ones((steps, 3), int)))
+        record.take([(descent, drawn, made)])
+        history = record.load(descent)[0].history
+        assert history.batches.shape == (steps, 0)
+        np.testing.assert_allclose(history.loss, result.history.loss, rtol=1e-6)
 
     def test_too_much_takes_nothing(self, folder, monkeypatch):
         record.take(computed(Walk()))

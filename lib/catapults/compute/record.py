@@ -1,13 +1,14 @@
 """The results that the published book shows: small files in the repository, found by experiment alone."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from .. import data
 from ..data.folders import named
 from ..experiments import Experiment
+from ..experiments.descent import Measured
 from . import files, fingerprint, store
 from .atomic import written
 from .made import Made
@@ -122,6 +123,13 @@ def add(experiments: Iterable[Experiment], device: str) -> tuple[int, list[Exper
     return take(found.values()), absent
 
 
+def _without_draws(result: Any) -> Any:
+    """All but which samples were in which batch: half of a result of SGD, which the seed draws again."""
+    if not isinstance(result, Measured):
+        return result
+    return replace(result, history=replace(result.history, batches=result.history.batches[:, :0]))
+
+
 def take(results: Iterable[tuple[Experiment, Any, Made]]) -> int:
     """Write results into the record, but those that it holds from the same code or from that which is here.
 
@@ -144,7 +152,7 @@ def take(results: Iterable[tuple[Experiment, Any, Made]]) -> int:
             current.add(place)
         elif place in current:
             continue
-        new[place] = files.packed(result, store.about(experiment, made), single=True)
+        new[place] = files.packed(_without_draws(result), store.about(experiment, made), single=True)
     kept = set((folder() or Path("/nonexistent")).glob("*.result")) - new.keys()
     size = sum(map(len, new.values())) + sum(place.stat().st_size for place in kept)
     if new and size > LIMIT:
