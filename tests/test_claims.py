@@ -109,7 +109,7 @@ class TestOverSeeds:
 
     def test_all_seeds(self):
         found = over_seeds([one(95.0)] * 3)["a"]
-        assert found.ours == "95.0 % in all" and found.sentence == "It is. So it is in all 3 seeds."
+        assert found.ours == "95.0 % in all" and found.sentence == "It is. The claim holds in all 3 seeds."
 
     def test_seeds_that_are_not_compared_are_said(self):
         found = over_seeds([one(math.nan, "no spike"), one(95.0), one(99.0)])["a"]

@@ -3,7 +3,7 @@ import math
 import matplotlib as mpl
 import numpy as np
 import pytest
-from catapults.display import MIME, Figure, Text, number, table
+from catapults.display import MIME, Figure, Text, number, table, with_math
 from catapults.figures.base import canvas
 
 
@@ -46,3 +46,12 @@ def test_figures_take_nothing_from_the_readers_own_style():
 
 def test_numbers_of_any_kind():
     assert number(np.float32(0.1)) == "0.1" and number(3) == "3" and number(np.float64(2e5)) == "2e+05"
+
+
+def test_symbols_are_mathematics_outside_of_code_and_mathematics():
+    text = "η > η_crit(X_batch) and η_crit, L>5 and L≤1, not `η_crit`, nor $η_crit$"
+    assert with_math(text) == (
+        r"η > $\eta_{\mathrm{crit}}(X_{\mathrm{batch}})$ and $\eta_{\mathrm{crit}}$, $\mathcal{L}_{>5}$ and "
+        r"$\mathcal{L}_{\le 1}$, not `η_crit`, nor $η_crit$"
+    )
+    assert Text("η*_whole")._repr_mimebundle_()["text/plain"] == "η*_whole"

@@ -197,7 +197,7 @@ class TestPages:
         found = results(made_up("gd_catapults-cnn", YES, OPEN))
         page = entry(report_pages(found, "laptop"), "gd_catapults-cnn")
         assert page.startswith("Figures 3b, 13b: Catapults in gradient descent: a convolutional network")
-        assert "- ✓ *reproduced:* statement 0. *Paper:* theirs 0. *Here:* ours 0. Holds in the one seed.\n" in page
+        assert "- ✓ *reproduced:* statement 0. *Paper:* theirs 0. *Here:* ours 0.\n" in page
         line = "- – *not compared:* statement 1. *Paper:* theirs 1. *Here:* ours 1. *Tolerance:* needs luck.\n"
         assert line in page
         assert "preset **laptop**, which departs from the preset **paper**: `width = 128` (there: `512`)" in page
@@ -255,7 +255,7 @@ class TestReasons:
         every = results(narrow, made_up("gd_catapults-cnn-wide", NO, YES))
         said = reasons.of_page(narrow, every)
         assert "- **Statement 1**: not reproduced. *Size:* A wide network keeps it. " in said
-        assert "[](/chapters/gd_catapults-cnn-wide): reproduced, ours 1 (the one seed)." in said
+        assert "[](/chapters/gd_catapults-cnn-wide): reproduced, ours 1." in said
         assert "tatement 0" not in said and "tatement 2" not in said
         assert not list(reasons.stale(every))
 

@@ -4,6 +4,7 @@ Each object carries its content a second time as data (``MIME``), from which the
 texts without reading them back from text.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, SupportsFloat
@@ -33,8 +34,26 @@ class Text:
     content: dict[str, Any] = field(default_factory=dict)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        bundle: dict[str, Any] = {"text/markdown": self.markdown, "text/plain": self.markdown}
+        bundle: dict[str, Any] = {"text/markdown": with_math(self.markdown), "text/plain": self.markdown}
         return bundle | {MIME: self.content} if self.content else bundle
+
+
+_SYMBOLS = {  # where a pattern has a group, it stands for #
+    r"η_crit\(X_batch\)": r"$\eta_{\mathrm{crit}}(X_{\mathrm{batch}})$",
+    r"η_crit": r"$\eta_{\mathrm{crit}}$",
+    r"η\*_whole": r"$\eta^*_{\mathrm{whole}}$",
+    r"\bL≤(\d+)": r"$\mathcal{L}_{\le #}$",
+    r"\bL>(\d+)": r"$\mathcal{L}_{>#}$",
+    r"‖K_batch‖": r"$\lVert K_{\mathrm{batch}}\rVert$",
+}
+
+
+def with_math(markdown: str) -> str:
+    """The symbols of plain texts as mathematics, outside of code and of mathematics."""
+    parts = re.split(r"(`[^`]*`|\$[^$]*\$)", markdown)
+    for pattern, symbol in _SYMBOLS.items():
+        parts[::2] = [re.sub(pattern, lambda m, s=symbol: s.replace("#", m[m.lastindex or 0]), p) for p in parts[::2]]
+    return "".join(parts)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

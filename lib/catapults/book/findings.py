@@ -48,7 +48,7 @@ FINDINGS: Mapping[str, tuple[Part, ...]] = {
 
 def findings(sheets: Mapping[str, Sheet]) -> str:
     """A numbered list: each finding, one plain verdict, and in how many of the trainings that could tell each part of
-    it holds. All runs of the book count, the paper's and ours."""
+    it holds. The runs on the paper's figures and tables count."""
     lines = []
     for number, (finding, parts) in enumerate(FINDINGS.items(), 1):
         counts = {part: _held(part, sheets.values()) for part in parts}
@@ -75,7 +75,8 @@ def _answer(verdicts: list[str]) -> str:
 
 
 def _held(part: Part, sheets: Iterable[Sheet]) -> tuple[int, int]:
-    """In how many of the trainings, over all runs and seeds, in which the claim was compared it holds."""
-    claims = (sheet.claims.get(part.claim) for sheet in sheets if sheet.run.chapter.name == part.chapter)
+    """In how many of the trainings, over all seeds of the runs on the paper, in which it was compared a claim holds."""
+    chapter = (sheet for sheet in sheets if sheet.run.chapter.name == part.chapter and sheet.run.items)
+    claims = (sheet.claims.get(part.claim) for sheet in chapter)
     counts = [claim.held for claim in claims if claim is not None and claim.held is not None]
     return sum(held for held, _ in counts), sum(compared for _, compared in counts)

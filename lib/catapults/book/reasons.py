@@ -24,12 +24,12 @@ def failing(sheet: Sheet) -> dict[str, Claim]:
 
 
 def of_page(sheet: Sheet, sheets: Mapping[str, Sheet]) -> str:
-    """A section for the page of a run; empty where all claims hold that were compared."""
+    """For the page of a run; empty where all claims hold that were compared."""
     lines = [
         f"- **{_capitalised(claim.statement)}**: {claim.verdict}. {_said(sheet, name, sheets)}"
         for name, claim in failing(sheet).items()
     ]
-    return "\n".join(["## Why some claims do not hold", "", *lines]) if lines else ""
+    return "\n".join(["**Why some claims do not hold.**", "", *lines]) if lines else ""
 
 
 def by_kind(sheets: Mapping[str, Sheet]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import nbformat
 from nbformat.v4 import new_markdown_cell
 
-from ..display import MIME, table
+from ..display import MIME, table, with_math
 from . import reasons
 from .chapter import Chapter
 from .executed import shown
@@ -58,7 +58,7 @@ def page_of(
     run: Run, executed: nbformat.NotebookNode, runs: Mapping[str, Run], preset: str, why: str = ""
 ) -> nbformat.NotebookNode:
     """The executed notebook as a page: title, what preset made it, its parameters as a table, figures with number,
-    caption and alternative text, and at its end ``why`` claims do not hold.
+    caption and alternative text, and below the table of claims ``why`` some do not hold.
 
     A run other than the chapter's main one leaves out the cells tagged ``main-page`` and says how it differs.
     """
@@ -68,10 +68,12 @@ def page_of(
         cells = [new_markdown_cell("", id="title"), *cells]
     cells[0].source = re.sub(r"^# .*$", "", cells[0].source, count=1, flags=re.MULTILINE).strip()
     cells[0].source = f"# {run.title}\n\n{_box(run, runs, preset)}\n\n{cells[0].source}".strip()
-    notebook.cells = []
+    notebook.cells, told = [], False
     for cell in cells:
+        judges = False
         for output in cell.get("outputs", []):
             content = output.get("data", {}).pop(MIME, {})
+            judges |= content.get("kind") == "claims"
             if content.get("kind") == "figure":
                 _make_figure(cell, content, run)
             elif any(kind.startswith("image/") for kind in output.get("data", {})):
@@ -84,8 +86,9 @@ def page_of(
             cell.source = _with_values(run.chapter, run.settings[preset])
             cell.metadata["tags"] = [*cell.metadata["tags"], "hide-input"]
         notebook.cells.append(cell)
-    if why:
-        notebook.cells.append(new_markdown_cell(why, id="why"))
+        if why and judges and not told:
+            notebook.cells.append(new_markdown_cell(with_math(why), id="why"))
+            told = True
     notebook.metadata.pop("papermill", None)
     return notebook
 
@@ -179,7 +182,7 @@ def with_generated_blocks(page: str, sheets: Mapping[str, Sheet], preset: str) -
         if make is None or len(arguments) != len(names):
             allowed = ", ".join(" ".join((block, *names)) for block, (names, _) in blocks.items())
             raise StageError(f"unknown generated block {match[0]!r}; allowed are {allowed}")
-        return make(*arguments)
+        return with_math(make(*arguments))
 
     return re.sub(r"^<!-- catapults:(.+?) -->$", block, page, flags=re.MULTILINE)
 

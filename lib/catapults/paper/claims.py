@@ -200,7 +200,7 @@ def _together(of_seeds: Sequence[Claim]) -> Claim:
         first,
         ours=_over_seeds(first, compared) + not_there,
         verdict=of_share(*held),
-        sentence=f"{first.sentence} {_in_seeds(*held)}",
+        sentence=f"{first.sentence} {_in_seeds(*held, len(of_seeds))}",
         held=held,
         unit=next(c.unit for c in compared),
         why="",
@@ -216,7 +216,7 @@ def _over_seeds(first: Claim, compared: Sequence[Claim]) -> str:
     return f"median {middle}{suffix} ({low} to {high})" if low != high else f"{middle}{suffix} in all"
 
 
-def _in_seeds(held: int, compared: int) -> str:
-    if held == compared:
-        return f"So it is in all {compared} seeds." if compared > 2 else "So it is in both seeds."
-    return f"Over the seeds the claim holds in {counted(held, compared)}."
+def _in_seeds(held: int, compared: int, seeds: int) -> str:
+    whole = f"all {compared} seeds" if compared > 2 else "both seeds"
+    where = whole if held == compared > 1 else counted(held, compared)
+    return f"The claim holds in {where}{' that can tell' * (compared < seeds)}."
