@@ -20,6 +20,7 @@ from catapults.compute.cluster import WorkersDiffer
 from catapults.experiments import ParameterError
 from catapults.experiments.descent import Measured
 from catapults.experiments.fits import Fitted
+from catapults.paper.claims import Claims, at_least, claim, given, over_seeds
 from typer.testing import CliRunner
 
 COMMAND = [sys.executable, "-m", "catapults.book.cli"]
@@ -52,13 +53,29 @@ def test_a_run_with_own_parameters_and_again_from_the_cache(monkeypatch):
     status, first = catapults(*command)
     assert status == 0 and "(cached)" not in first
     claims = [line for line in first.splitlines() if "roduced  " in line or "set by us" in line or "compared  " in line]
-    assert claims[0].startswith("      set by us  the learning rate exceeds") and "the loss rises steeply" in claims[1]
+    assert (
+        claims[0].startswith("        set by us  the learning rate exceeds") and "the loss rises steeply" in claims[1]
+    )
     assert "width = 32" in "".join(cell.source for cell in nbformat.read("out.ipynb", as_version=4).cells)
     split = Path("pictures/split.svg").read_text(encoding="utf-8")
     assert 'fill="white"' in split and split.count('id="axes_') == 2  # a panel for each dimension of the list
     monkeypatch.chdir("chapters")  # any folder of the project
     again = catapults(*command)[1]
     assert "(cached)" in again and [line for line in again.splitlines() if line in claims] == claims
+
+
+def test_a_run_of_ones_own_stands_beside_the_book(root):
+    run = runs_file.load(root / "chapters")["small"]
+    assert cli.in_the_book(run) == {}  # whose results are not here
+    seeds = [Claims({"a": claim("a", "b", "c", at_least(0.5), v, "d", unit="{:.1f} m")}) for v in (0.4, 0.6, 0.9)]
+    book = over_seeds(seeds)["a"]
+    said = cli.beside_the_book(seeds[1]["a"], book)
+    assert said.startswith("partly reproduced, median 0.6 m (0.4 to 0.9) (holds in 2 of 3 seeds (21–94 %))")
+    assert said.endswith("; yours is among its seeds' values")
+    far = claim("a", "b", "c", at_least(0.5), 1.0, "d", unit="{:.1f} m")
+    assert cli.beside_the_book(far, book).endswith("yours is outside of its seeds' values")
+    set_by_us = given("a", "b", "3", "d")
+    assert cli.beside_the_book(set_by_us, set_by_us) == "set by us, 3"
 
 
 def test_a_run_that_fails_shows_its_traceback():

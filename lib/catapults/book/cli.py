@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +18,7 @@ from ..compute.files import Damaged
 from ..compute.processes import environment
 from ..compute.sweep import look_up
 from ..experiments import ParameterError
+from ..paper import Claim
 from . import computing
 from . import runs as runs_file
 from .build import BuildError, build, for_notebooks
@@ -94,9 +96,12 @@ def run_command(
         sheet = run_one(sheet, project / "_build" / "runs")
     if sheet.notebook is None:
         raise BuildError(sheet.reason)
+    beside = in_the_book(runs[run]) if name == OWN else {}
     for name, claim in sheet.claims.items():
         held = f" (holds in {claim.seeds})" if claim.seeds else f" ({claim.why})" if claim.why else ""
         typer.echo(f"{sheet.claims.worded(name):>17}  {claim.statement}: {claim.ours}{held}")
+        if name in beside:
+            typer.echo(f"{'in the book':>17}  {beside_the_book(claim, beside[name])}")
     if figures is not None:
         for figure in figures_of(sheet.notebook):
             (figures / f"{figure.name}.svg").write_text(_opaque(figure.svg), encoding="utf-8")
@@ -105,6 +110,21 @@ def run_command(
     if output is not None:
         path = Path(shutil.copy(sheet.path, output))
     typer.echo(f"The executed notebook: {path}{' (cached)' if sheet.cached else ''}")
+
+
+def in_the_book(run: Run) -> Mapping[str, Claim]:
+    """The claims of the run as the book shows it; none where some of its results are not here."""
+    page = run.page("book")
+    return sheet_of(run, "book", page, look_up(page.experiments())).claims
+
+
+def beside_the_book(own: Claim, book: Claim) -> str:
+    """What the book has of a claim, and whether a number of one's own lies among those of its seeds."""
+    text = f"{book.verdict}, {book.ours}" + (f" (holds in {book.seeds})" if book.seeds else "")
+    if own.value is None or book.spread is None:
+        return text
+    low, high = book.spread
+    return f"{text}; yours is {'among' if low <= own.value <= high else 'outside of'} its seeds' values"
 
 
 def with_own(run: Run, preset: str, assignments: list[str], seeds: int | None) -> Run:

@@ -67,6 +67,7 @@ class Claim:
     - ``held``: in how many of the seeds in which it was compared it holds; ``None`` for what was not compared.
     - ``value``: the number that was judged, of one seed, ``None`` where there is no single one; ``unit``: how it is
       written.
+    - ``spread``: over several seeds the smallest and the largest of these numbers.
     - ``why``: where nothing was compared, or the claim does not hold in most seeds, the reason for that.
     """
 
@@ -81,6 +82,7 @@ class Claim:
     value: float | None = None
     unit: str = ""
     why: str = ""
+    spread: tuple[float, float] | None = None
 
     @property
     def seeds(self) -> str:
@@ -194,6 +196,7 @@ def _together(of_seeds: Sequence[Claim]) -> Claim:
     if not compared:
         return first
     held = sum(c.held[0] for c in compared), sum(c.held[1] for c in compared)
+    values = [c.value for c in compared if c.value is not None]
     whys = list(dict.fromkeys(c.why for c in of_seeds if c.why))
     not_there = f"; not compared in {len(of_seeds) - len(compared)}: {whys[0]}" if whys else ""
     return replace(
@@ -204,6 +207,7 @@ def _together(of_seeds: Sequence[Claim]) -> Claim:
         held=held,
         unit=next(c.unit for c in compared),
         why="",
+        spread=(min(values), max(values)) if len(values) == len(compared) > 1 else None,
     )
 
 
