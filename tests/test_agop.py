@@ -4,7 +4,7 @@ import pytest
 import torch
 from catapults import agop as module
 from catapults import models
-from catapults.agop import agop, alignment
+from catapults.agop import agop, alignment, factor
 from catapults.data.synthetic import SYNTHETIC
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -143,6 +143,26 @@ def test_alignment_of_a_large_float32_matrix_keeps_its_digits():
 def test_alignment_refuses_different_shapes():
     with pytest.raises(ValueError, match=r"shapes \(2, 2\) and \(3, 3\)"):
         alignment(torch.eye(2), torch.eye(3))
+
+
+@settings(max_examples=60, deadline=None)
+@given(matrices, st.floats(1e-4, 0.5))
+def test_a_factor_leaves_no_more_out_than_it_may_and_changes_alignments_no_more(drawn, rest):
+    G, other = (psd(entries, drawn[2]) for entries in drawn[:2])
+    if not G.any() or not other.any():
+        return
+    V = factor(G, rest)
+    assert (G - V @ V.T).norm() <= (rest + 1e-9) * G.norm()
+    values = torch.linalg.eigvalsh(G)
+    fewer = values[: len(values) - V.shape[1] + 1].norm()  # what one column less would leave out
+    assert fewer > (rest - 1e-9) * G.norm()
+    assert alignment(V @ V.T, other) == pytest.approx(alignment(G, other), abs=rest + 1e-9)
+
+
+@pytest.mark.parametrize("G", [torch.zeros(2, 2), torch.full((2, 2), torch.nan), torch.diag(torch.tensor([1.0, -1.0]))])
+def test_there_is_no_factor_of(G):
+    with pytest.raises(ValueError, match="allowed are finite positive semi-definite matrices that are not zero"):
+        factor(G, 0.01)
 
 
 @pytest.mark.gpu

@@ -15,6 +15,7 @@ from catapults.compute.trainings import fits
 from catapults.compute.trainings.networks import at_initialisation
 from catapults.experiments import ParameterError
 from catapults.experiments.agop_gd import RaisedRates, RaisedRun
+from catapults.experiments.fits import REST
 from catapults.figures import agop as figures
 from catapults.paper import NOT_COMPARED, NOT_REPRODUCED, PARTLY, REPRODUCED, judge
 from catapults.paper.agop_gd import claims, cosine, training_table
@@ -215,7 +216,8 @@ class TestImages:
             optimizer.step()
         best = min(range(6), key=lambda e: errors[e])
         assert result.test_error == pytest.approx(tests[best])
-        np.testing.assert_allclose(result.egop, egops[best], rtol=1e-2, atol=1e-5)
+        left_out = np.linalg.norm(result.egop - egops[best].numpy()) / egops[best].norm().item()
+        assert left_out <= 1.1 * REST and result.factor.shape[1] < 36 == len(result.egop)
         assert result.parameters == sum(p.numel() for p in model.parameters())
 
     def test_trainings_that_fail_are_named(self):

@@ -151,7 +151,7 @@ def test_a_verdict_of_the_report_opens_what_it_rests_on(html, browser):
     assert not details.locator("li").first.is_visible()
     page.locator("a[href='#report-gd-catapults']").first.click()
     assert details.locator("li").first.is_visible()
-    assert "This run:" in details.locator("li").first.inner_text()
+    assert "Here:" in details.locator("li").first.inner_text()
 
 
 def test_the_first_page_leads_to_chapter_1(html, browser):

@@ -68,20 +68,24 @@ def test_chapter_1():
 def test_chapter_2():
     figures, claims, said = shown("multiple_catapults", dataset="rank-2", image_size=None)
     assert figures == ["paper", "ours", "paper-split", "our-split", "restarts"]
-    assert {"paper", "ours", "norm", "smaller", "multiple", "paper_restart", "our_restart", "top"} == set(claims)
+    assert {"paper", "ours", "norm", "smaller", "multiple", "paper_restart", "our_restart", "top", "rest"} == set(
+        claims
+    )
 
 
 def test_chapter_3():
     figures, claims, _ = shown("sgd_spikes-sphere", hessian_every=1, kernel_every=1)
     assert {"critical-rates", "calm", "norm", "split", "hessian"} <= set(figures)
-    assert claims[:6] == ["rate", "spikes", "whole", "batch", "exact", "calm"]
+    assert claims[:7] == ["rate", "spikes", "whole", "batch", "explained", "exact", "calm"]
 
 
 @pytest.mark.usefixtures("cifar10")
 def test_match_rates():
     figures, claims, said = shown("match_rates")
     assert figures == ["match-rates"] and "only rises by more than 5 %" in said
-    assert claims == [f"{n}_{reading}" for n in ("shallow", "fcn", "cnn") for reading in ("whole", "batch")]
+    assert claims == [
+        f"{n}_{reading}" for n in ("shallow", "fcn", "cnn") for reading in ("whole", "batch", "explained")
+    ]
 
 
 def test_chapter_4():
@@ -99,12 +103,12 @@ def test_chapter_4_on_images(usps):
 def test_chapter_4_with_batches():
     figures, claims, _ = shown("agop_sgd-small-rate", seeds=[0])
     assert figures == ["batch-sizes", "validation", "validation-small"]
-    assert {"catapults", "performance", "alignment", "small_catapults", "small_spread"} <= set(claims)
+    assert {"steps_above", "performance", "alignment", "small_catapults", "small_spread"} <= set(claims)
 
 
 def test_chapter_4_with_optimisers():
     figures, claims, said = shown("agop_optimizers")
-    assert figures == ["optimizers"] and claims == ["pearson", "spearman"] and "RMSprop" in said
+    assert figures == ["optimizers"] and claims == ["pearson", "spearman", "settings"] and "RMSprop" in said
 
 
 def test_what_the_measurements_cost():

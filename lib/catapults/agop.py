@@ -51,6 +51,20 @@ def _gradient(output: Float[Tensor, "1"], x: Float[Tensor, "n ..."], retain: boo
     return gradient
 
 
+def factor(G: Float[Tensor, "d d"], rest: float) -> Float[Tensor, "d r"]:
+    """V of the smallest rank r with ``||G - V V^T|| <= rest ||G||`` in the Frobenius norm, from G's top eigenvectors.
+
+    The angle between ``V V^T`` and G is then at most ``arcsin(rest)``, so that an alignment with either differs by no
+    more than ``rest``. Raises ``ValueError`` for a G that is zero, not finite or not positive semi-definite.
+    """
+    values, vectors = torch.linalg.eigh(G.detach().cpu().double()) if torch.isfinite(G).all() else (G.new_zeros(1), G)
+    if not values[-1] > 0 or values[0] < -1e-4 * values[-1]:
+        raise ValueError("G: allowed are finite positive semi-definite matrices that are not zero")
+    left = values.square().cumsum(0).sqrt()  # of the norm, without the eigenvalues above
+    values, vectors = (kept[..., left > rest * left[-1]] for kept in (values, vectors))
+    return (vectors * values.clamp(min=0).sqrt()).to(G.dtype)
+
+
 def alignment(G: Shaped[Tensor, "..."], G_star: Shaped[Tensor, "..."]) -> float:
     """Cosine of the angle between two (d, d) matrices, eq. (6): from 0 to 1 for positive semi-definite ones.
 

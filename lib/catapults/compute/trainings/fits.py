@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ... import catapult, data
-from ...agop import agop, alignment
+from ...agop import agop, alignment, factor
 from ...data import Split, Task
 from ...devices import device as find_device
-from ...experiments.fits import CORNER, Fit, Fitted, Strong, StrongModel
+from ...experiments.fits import CORNER, REST, Fit, Fitted, Strong, StrongModel
 from ...history import History
 from ...tangent import linearize
 from ...tangent.eigenspace import NotFinite, top_eigenpairs
@@ -28,7 +28,7 @@ def compute(
 ) -> Fitted | Strong:
     if isinstance(experiment, StrongModel):
         return _strong(experiment, task, device, options)
-    egop = torch.from_numpy(np.array(needed[0].egop)) if needed else task.egop
+    egop = torch.from_numpy(needed[0].egop) if needed else task.egop
     return _fitted(experiment, task, egop, device, options)
 
 
@@ -42,8 +42,7 @@ def _strong(e: StrongModel, task: Task, device: str, options: dict[str, Any]) ->
         evaluate_every=max(1, e.steps // 20), **options,
     )  # fmt: skip
     _, error = performance(model, test, classes)
-    egop = agop(model, train.inputs).cpu().numpy()
-    return Strong(egop, error, task.source, _size(model))
+    return Strong(factor(agop(model, train.inputs), REST).numpy(), error, task.source, _size(model))
 
 
 def _fitted(e: Fit, task: Task, egop: Float[Tensor, "d d"], device: str, options: dict[str, Any]) -> Fitted:
