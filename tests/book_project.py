@@ -69,7 +69,7 @@ def project(folder: Path, chapters: dict[str, nbformat.NotebookNode], runs: dict
     (folder / "book").mkdir()
     shutil.copytree(ROOT / "book" / "_static", folder / "book" / "_static")
     shutil.copy(ROOT / "book" / "references.bib", folder / "book")
-    (folder / "book" / "welcome.md").write_text("# Welcome\n\n<!-- catapults:summary -->\n", encoding="utf-8")
+    (folder / "book" / "welcome.md").write_text("# Welcome\n\n<!-- catapults:run-sheets -->\n", encoding="utf-8")
     (folder / "chapters").mkdir()
     for name, content in chapters.items():
         nbformat.write(content, folder / "chapters" / f"{name}.ipynb")

@@ -329,7 +329,7 @@ class TestFailures:
     def test_a_run_without_a_page(self, tmp_path):
         root = project(tmp_path, {"one": notebook()})
         (root / "_toc.yml").write_text("format: jb-book\nroot: book/welcome\n")
-        assert "has no entry `file: chapters/one`" in said_with(root)[1]
+        assert "no entry `file: chapters/one`, and no `file: book/run_sheets`" in said_with(root)[1]
 
     def test_a_full_disk_loses_no_other_run(self, tmp_path, monkeypatch):
         root = project(tmp_path, {"one": notebook(), "two": notebook()})

@@ -7,6 +7,7 @@ from book_project import PARAMETERS, ROOT, notebook, project
 from catapults.book import runs
 from catapults.book.chapter import Chapter, ChapterError, Parameter
 from catapults.book.runs import RunsError
+from catapults.book.stage import with_run_sheets
 from catapults.experiments import ParameterError
 from catapults.experiments.gd_catapult import GDCatapult
 
@@ -210,10 +211,12 @@ def test_dictionaries_from_the_command_line():
 
 
 class TestTheBooksOwn:
-    def test_runs_are_valid_and_each_has_a_page(self):
+    def test_each_run_has_a_page_of_which_the_sidebar_names_few(self):
         toc = (ROOT / "_toc.yml").read_text()
+        every = with_run_sheets(toc, runs.load(ROOT / "chapters"))
         for name in runs.load(ROOT / "chapters"):
-            assert f"chapters/{name}" in toc
+            assert every.count(f"file: chapters/{name}\n") == 1, name
+        assert toc.count("file: ") + toc.count("root: ") <= 24
 
     def test_parameters_are_those_of_the_page_and_where_to_compute(self):
         for run in runs.load(ROOT / "chapters").values():

@@ -13,7 +13,8 @@ from catapults.book import runs as runs_file
 from catapults.book import stage as staging
 from catapults.book.build import build
 from catapults.book.findings import findings
-from catapults.book.report import outcome, report, report_pages, report_summary, rows, summary, together
+from catapults.book.panels import block, files, gallery, of_figure, table_of_sheets
+from catapults.book.report import outcome, report, report_pages, report_summary, rows, together
 from catapults.book.runs import Reason
 from catapults.book.sheets import Sheet
 from catapults.compute.sweep import Outcome
@@ -79,7 +80,8 @@ def results(*some: Sheet) -> dict[str, Sheet]:
 
 def line(table: str, start: str, run: str) -> list[str]:
     """The cells of the one line of the report that begins so and is about the run."""
-    lines = [line for line in table.splitlines() if line.startswith(f"| {start} |") and f"(/chapters/{run})" in line]
+    named = re.compile(rf"\| (\[{start}\]\(#paper-figure-\d+\)|{start}) \|")
+    lines = [line for line in table.splitlines() if named.match(line) and f"(/chapters/{run})" in line]
     assert len(lines) == 1
     return [cell.strip() for cell in lines[0].strip("|").split("|")]
 
@@ -129,7 +131,7 @@ class TestRows:
         assert list(dict.fromkeys(row.item for row in rows(results()))) == PAPER
         assert list(dict.fromkeys(row.item for row in rows({}))) == PAPER
         table = report(results(), "laptop")
-        firsts = re.findall(r"^\| (Fig\.|Table) (\d+)", table, re.MULTILINE)
+        firsts = re.findall(r"^\| \[?(Fig\.|Table) (\d+)", table, re.MULTILINE)
         assert {f"{'figure' if kind == 'Fig.' else 'table'} {number}" for kind, number in firsts} == set(PAPER)
 
     def test_every_panel_of_a_run_is_there(self):
@@ -234,14 +236,50 @@ class TestSummary:
         said = report_summary(results(both[0]))
         assert ": 1 partly reproduced, 35 not run. " in said and ": 2 reproduced, " in said
 
-    def test_a_line_for_each_page(self):
-        lines = summary(results(made_up("gd_catapults", YES, YES, OPEN)), "laptop").splitlines()
+    def test_a_line_for_each_run_sheet(self):
+        lines = table_of_sheets(results(made_up("gd_catapults", YES, YES, OPEN))).splitlines()
         assert (
             "| [](/chapters/gd_catapults) | figures 2, 3a, 13a | 2 reproduced, 1 not compared | 3.2 s on abacus"
             in "".join(lines)
         )
         assert "| [](/chapters/sgd_spikes) | figures 7a, 12b | not run: data set missing | – |" in lines
         assert len([line for line in lines if "(/chapters/" in line]) == len(RUNS)
+
+
+class TestPanels:
+    WRN = {"norm": [], "split": [], "spike": []}
+
+    def test_a_figure_has_all_its_panels_in_order_with_the_pictures_that_show_them(self):
+        every = results(made_up("sgd_spikes-wrn", YES, NO, figures=self.WRN), made_up("gd_catapults-svhn", YES))
+        panels = of_figure(7, every)
+        assert [panel.label for panel in panels] == ["7a", "7a", "7b", "7c", "7d"]
+        assert [picture.name for picture in panels[3].pictures] == ["norm", "split"]
+        assert [panel.label for panel in of_figure(14, every)] == ["14a", "14b", "14c", "14d"]
+        svhn = made_up("gd_catapults-svhn", YES, figures={"norm": [], "split": []})
+        assert [[p.name for p in panel.pictures] for panel in of_figure(14, results(svhn))[:2]] == [["norm"], ["split"]]
+
+    def test_under_a_panel_stand_its_verdict_and_its_run_sheet(self):
+        text = block(7, results(made_up("sgd_spikes-wrn", YES, NO, figures=self.WRN)))
+        assert text.startswith("(paper-figure-7)=\n### Figure 7: catapults in SGD\n")
+        assert '```{image} /panels/sgd_spikes-wrn-norm.svg\n:alt: "In words."\n```' in text
+        assert (
+            "**(c)** a Wide ResNet: ◐ [partly reproduced](#report-sgd_spikes-wrn); claims that hold: 1 of 2; 1 seed; "
+            "smaller than the paper's; [run sheet](/chapters/sgd_spikes-wrn)"
+        ) in text
+        assert "**(d)** a vision transformer: ○ not run: data set missing; [run sheet]" in text
+
+    def test_every_figure_of_the_paper_is_in_the_book_once_and_in_the_gallery(self):
+        pages = [path.read_text() for path in (ROOT / "book").glob("*.md")]
+        pages += [c.source for r in RUNS.values() if r.is_main for c in r.chapter.notebook.cells]
+        numbers = re.findall(r"<!-- catapults:figure (\d+) -->", "\n".join(pages))
+        assert sorted(map(int, numbers)) == list(range(2, 35))
+        shown = gallery(results(made_up("sgd_spikes-wrn", YES, figures=self.WRN)))
+        assert set(re.findall(r"#paper-figure-(\d+)", shown)) == set(numbers)
+        assert "[Fig. 7 (c)](#paper-figure-7): a Wide ResNet. ✓ reproduced" in shown
+
+    def test_each_picture_is_written_once(self):
+        written = list(files(results(made_up("sgd_spikes-wrn", YES, figures=self.WRN))))
+        assert written == [("sgd_spikes-wrn-norm.svg", "<svg/>"), ("sgd_spikes-wrn-split.svg", "<svg/>")]
 
 
 class TestReasons:
@@ -326,7 +364,10 @@ class TestBlocks:
             ("claim sgd_spikes nothing", "claim 'nothing': run 'sgd_spikes' has none; allowed are claim-0, claim-1"),
             ("claim nowhere claim-0", "run 'nowhere': there is none; allowed are gd_catapults, "),
             ("parameters nowhere", "run 'nowhere': there is none; allowed are gd_catapults, "),
-            ("claim sgd_spikes", "unknown generated block .* allowed are findings, summary, runs, .*claim RUN CLAIM"),
+            (
+                "claim sgd_spikes",
+                "unknown generated block .* allowed are findings, run-sheets, figure NUMBER, .*claim RUN CLAIM",
+            ),
             ("verdicts", "unknown generated block .*verdicts"),
         ],
     )
@@ -340,7 +381,7 @@ class TestBlocks:
         blocks = {path.stem: path.read_text() for path in (ROOT / "book").glob("*.md")}
         assert {"findings", "report-summary"} <= set(re.findall("<!-- catapults:(.+) -->", blocks["welcome"]))
         made = set(re.findall("<!-- catapults:(.+) -->", blocks["reproduction"]))
-        assert {"report-summary", "report", "summary", "report-pages"} <= made
+        assert {"report-summary", "report", "report-pages"} <= made
         assert "<!-- catapults:claim " in blocks["open_questions"]
 
 
@@ -358,8 +399,8 @@ def test_sphinx_numbers_the_figures_and_follows_the_links(tmp_path, monkeypatch)
     shows = notebook(RUN, CURVE, "figures.loss_and_norm(run)", CLAIMS)
     runs = {"one": {"figures": ["3a", "13a"]}, "two": {"chapter": "one", "parameters": {"seed": 1}, "tables": ["1"]}}
     root = project(tmp_path, {"one": shows}, runs)
-    blocks = ("report-summary", "report", "report-pages", "claim two spike")
-    page = "# Report\n" + "".join(f"\n<!-- catapults:{block} -->\n" for block in blocks)
+    blocks = ("report-summary", "report", "report-pages", "claim two spike", "figure 3", "figure 13", "gallery")
+    page = "# Report\n\n## Figures\n" + "".join(f"\n<!-- catapults:{block} -->\n" for block in blocks)
     (root / "book" / "report.md").write_text(page)
     toc = yaml.safe_load((root / "_toc.yml").read_text())
     toc["parts"].append({"caption": "Results", "chapters": [{"file": "book/report"}]})

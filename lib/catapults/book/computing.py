@@ -126,6 +126,7 @@ def add(
 
 @record_app.command("verify")
 def verify_command(
+    runs: Annotated[list[str] | None, typer.Argument(help="Runs of chapters/runs.yml; by default all.")] = None,
     minutes: Annotated[float, typer.Option(help="How long to train.")] = 3.0,
     processes: Annotated[int, typer.Option(min=1, help="How many trainings at a time.")] = 2,
     device: DeviceOption = "cpu",
@@ -135,7 +136,7 @@ def verify_command(
         raise ParameterError(f"minutes = {minutes}: allowed are positive numbers")
     with refusals():
         devices.name_of(device)
-    pages = _pages(None, "book", None)
+    pages = _pages(runs, "book", None)
     picked = verify.chosen(_different(pages.values()), 60 * minutes, commit(), processes)
     if not picked:
         typer.echo(f"No recorded training takes less than {minutes:g} minutes: none is computed again.")

@@ -95,7 +95,10 @@ def report(sheets: Mapping[str, Sheet], preset: str) -> str:
     """A line for each row: item, verdict, how many claims hold, page, its figures, what its results cost."""
     lines = []
     for row in rows(sheets):
-        name, sheet = f"{_SHORT[row.item.split()[0]]} {', '.join(row.labels)}", row.sheet
+        kind, number = row.item.split()
+        name, sheet = f"{_SHORT[kind]} {', '.join(row.labels)}", row.sheet
+        if kind == "figure" and sheet is not None:
+            name = f"[{name}](#{anchor_of(kind, number)})"
         if sheet is None:
             lines.append((name, f"{OUTCOMES[NOT_RUN]} {NOT_RUN}: no page yet", *"––––"))
             continue
@@ -103,8 +106,8 @@ def report(sheets: Mapping[str, Sheet], preset: str) -> str:
         lines.append(
             (
                 name,
-                f"{OUTCOMES[row.outcome]} [{reached}](#{_target(sheet)})",
-                _count(row.claims) if sheet.complete else "–",
+                f"{OUTCOMES[row.outcome]} [{reached}](#{target(sheet)})",
+                count(row.claims) if sheet.complete else "–",
                 f"[](/chapters/{sheet.run.name})",
                 _figures(sheet) or "–",
                 sheet.cost or "–",
@@ -124,21 +127,15 @@ def not_run(sheet: Sheet) -> str:
     return f"{NOT_RUN}: {sheet.state}"
 
 
-def summary(sheets: Mapping[str, Sheet], preset: str) -> str:
-    """A line for each page with the verdicts on its claims."""
-    lines = []
-    for name, sheet in sheets.items():
-        verdicts = [claim.verdict for claim in sheet.claims.values()]
-        counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in verdicts)
-        found = counts or "–" if sheet.complete else not_run(sheet)
-        lines.append((f"[](/chapters/{name})", sheet.run.in_paper or "–", found, sheet.cost or "–"))
-    made = f"This book was made with the preset **{preset}**.\n\n"
-    return made + table(("page", "in the paper", "claims", "computed in"), lines)
+def counted(sheet: Sheet) -> str:
+    """How many of a page's claims have each verdict."""
+    verdicts = [claim.verdict for claim in sheet.claims.values()]
+    return ", ".join(f"{verdicts.count(v)} {v}" for v in VERDICTS if v in verdicts) or "–"
 
 
 def _page(sheet: Sheet, preset: str) -> str:
     run = sheet.run
-    where = f"({_target(sheet)})=\n[](/chapters/{run.name})"
+    where = f"({target(sheet)})=\n[](/chapters/{run.name})"
     if not sheet.complete:
         text = f"{where}: {not_run(sheet)}.\n\n```text\n{sheet.reason}\n```"
     else:
@@ -156,7 +153,7 @@ def _judged(sheet: Sheet) -> list[str]:
     for names, items in groups.items():
         judged = {name: sheet.claims[name] for name in names}
         reached = outcome(claim.verdict for claim in judged.values())
-        parts.append(f"**{_capitalised(listed(items))}: {reached}**. Claims that hold: {_count(judged)}.")
+        parts.append(f"**{_capitalised(listed(items))}: {reached}**. Claims that hold: {count(judged)}.")
         parts.append("\n".join(f"- {_line(claim)}" for claim in judged.values()))
     return parts
 
@@ -174,7 +171,13 @@ def _made(sheet: Sheet, preset: str) -> str:
     return "\n\n".join([sheet.run.made_with(preset), f"Data: {sheet.source or 'not stated.'}", computed])
 
 
-def _count(every: Mapping[str, Claim]) -> str:
+def anchor_of(kind: str, number: int | str) -> str:
+    """The anchor of a figure of the paper where its panels are."""
+    return f"paper-{kind}-{number}"
+
+
+def count(every: Mapping[str, Claim]) -> str:
+    """How many claims hold of those that were compared."""
     verdicts = [claim.verdict for claim in every.values()]
     compared = sum(map(verdicts.count, COMPARED))
     return f"{verdicts.count(REPRODUCED)} of {compared}" if compared else "none to count"
@@ -198,5 +201,6 @@ def _capitalised(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _target(sheet: Sheet) -> str:
+def target(sheet: Sheet) -> str:
+    """The anchor of a page's part of the report."""
     return f"report-{sheet.run.name}"

@@ -41,6 +41,7 @@ class _Entry(Parameters):
     title: str
     figures: list[str]
     tables: list[str] = []
+    panel: str = ""
     note: str = ""
     parameters: dict[str, Any] = {}
     smoke: dict[str, Any] = {}
@@ -79,7 +80,8 @@ class _UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
 class Run:
     """One page of the book: a chapter with parameters. ``settings`` are all parameters under each preset.
 
-    ``figures`` and ``tables`` are those of the paper that it corresponds to: none for a run of our own.
+    ``figures`` and ``tables`` are those of the paper that it corresponds to: none for a run of our own. ``short``: its
+    name under a panel, where that is not the end of its title.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Run:
     note: str
     settings: Mapping[str, Mapping[str, Any]]
     reasons: Mapping[str, Reason] = field(default_factory=dict)
+    short: str = ""
 
     def page(self, preset: str) -> Page:
         """What its notebook describes under a preset."""
@@ -99,6 +102,11 @@ class Run:
     def is_main(self) -> bool:
         """Whether this is the run that gives the chapter's own page."""
         return self.name == self.chapter.name
+
+    @property
+    def panel(self) -> str:
+        """What its panels of the paper's figures show, in a few words."""
+        return self.short or self.title.rpartition(": ")[2]
 
     @property
     def in_paper(self) -> str:
@@ -179,7 +187,7 @@ def load(folder: Path) -> dict[str, Run]:
             except ParameterError as error:
                 problems += [f"{path}: run {name!r}, preset {preset!r}: {line}" for line in str(error).splitlines()]
         items = tuple(entry.figures), tuple(entry.tables)
-        runs[name] = Run(name, chapter, entry.title, *items, entry.note, settings, entry.reasons)
+        runs[name] = Run(name, chapter, entry.title, *items, entry.note, settings, entry.reasons, entry.panel)
     lacking = chapters.keys() - runs.keys()
     problems += [f"{path}: chapter {name!r} has no run of its own name, its main page" for name in sorted(lacking)]
     if problems:

@@ -3,22 +3,25 @@
 import pprint
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import yaml
 from nbformat.v4 import new_markdown_cell
 
 from ..display import MIME, table, with_math
-from . import reasons
+from . import panels, reasons
 from .chapter import Chapter
 from .executed import shown
 from .findings import findings
-from .report import not_run, report, report_pages, report_summary, summary
+from .report import not_run, report, report_pages, report_summary
 from .runs import PRESETS, Run, difference, in_words
 from .sheets import Sheet
 
+RUN_SHEETS = "book/run_sheets"  # the page below which the sheets are that _toc.yml does not name
+_WITH_PICTURES = {"figure", "gallery"}  # blocks with alternative texts, in which mathematics is plain text
 _SHORT = 100  # characters of a value that is shown in one piece
 
 
@@ -29,17 +32,18 @@ class StageError(Exception):
 def stage(root: Path, folder: Path, sheets: Mapping[str, Sheet], preset: str) -> None:
     """Write the whole tree to ``folder``, which is emptied first.
 
-    Raises :class:`StageError` for a picture without alternative text or caption and for a run that _toc.yml lacks.
+    Raises :class:`StageError` for a picture without alternative text or caption and for a run that has no place in
+    _toc.yml.
     """
-    toc = (root / "_toc.yml").read_text(encoding="utf-8")
-    for name in sheets:
-        if f"chapters/{name}" not in re.findall(r"file:\s*(\S+)", toc):
-            raise StageError(f"_toc.yml: has no entry `file: chapters/{name}` for run {name!r} of chapters/runs.yml")
+    toc = with_run_sheets((root / "_toc.yml").read_text(encoding="utf-8"), sheets)
     shutil.rmtree(folder, ignore_errors=True)
-    (folder / "chapters").mkdir(parents=True)
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(root / name, folder / name)
+    for name in ("chapters", panels.FOLDER):
+        (folder / name).mkdir(parents=True)
+    shutil.copy(root / "_config.yml", folder / "_config.yml")
+    (folder / "_toc.yml").write_text(toc, encoding="utf-8")
     shutil.copytree(root / "book", folder / "book")
+    for name, svg in panels.files(sheets):
+        (folder / panels.FOLDER / name).write_text(svg, encoding="utf-8")
     for page in (folder / "book").glob("*.md"):
         text = with_generated_blocks(page.read_text(encoding="utf-8"), sheets, preset)
         page.write_text(text, encoding="utf-8")
@@ -49,9 +53,32 @@ def stage(root: Path, folder: Path, sheets: Mapping[str, Sheet], preset: str) ->
         if sheet.notebook is None:
             place.with_suffix(".md").write_text(page_of_absent(sheet), encoding="utf-8")
         else:
-            why = reasons.of_page(sheet, sheets)
-            page = nbformat.writes(page_of(sheet.run, sheet.notebook, runs, preset, why))
-            place.with_suffix(".ipynb").write_text(page, encoding="utf-8")
+            page = page_of(sheet.run, sheet.notebook, runs, preset, reasons.of_page(sheet, sheets))
+            for cell in page.cells:
+                if cell.cell_type == "markdown":
+                    cell.source = with_generated_blocks(cell.source, sheets, preset)
+            place.with_suffix(".ipynb").write_text(nbformat.writes(page), encoding="utf-8")
+
+
+def with_run_sheets(toc: str, names: Iterable[str]) -> str:
+    """The table of contents with an entry below ``RUN_SHEETS`` for every run of these that it does not name itself.
+
+    Raises :class:`StageError` if there is such a run, and no such page.
+    """
+    named = re.findall(r"file:\s*(\S+)", toc)
+    left = [f"chapters/{name}" for name in names if f"chapters/{name}" not in named]
+    if not left:
+        return toc
+    tree = yaml.safe_load(toc)
+    pages = [page for part in tree.get("parts", [tree]) for page in part.get("chapters", [])]
+    pages += [page for above in pages for page in above.get("sections", [])]
+    below = next((page for page in pages if page["file"] == RUN_SHEETS), None)
+    if below is None:
+        raise StageError(
+            f"_toc.yml: has no entry `file: {left[0]}`, and no `file: {RUN_SHEETS}` for all other run sheets"
+        )
+    below["sections"] = [*below.get("sections", []), *({"file": name} for name in left)]
+    return yaml.safe_dump(tree, sort_keys=False)
 
 
 def page_of(
@@ -89,8 +116,23 @@ def page_of(
         if why and judges and not told:
             notebook.cells.append(new_markdown_cell(with_math(why), id="why"))
             told = True
+    notebook.cells.append(new_markdown_cell(_again(run), id="again"))
     notebook.metadata.pop("papermill", None)
     return notebook
+
+
+def _again(run: Run) -> str:
+    """The commands that make a page again."""
+    commands = [(f"run {run.name}", "this page, from the recorded results")]
+    if run.name != "performance":
+        commands.append((f"record verify {run.name}", "train some of its results again, and compare"))
+    for name, value in (("seed", "11"), ("seeds", '"[11]"')):
+        if name in run.chapter.parameters:
+            commands.append((f"run {run.name} -p {name}={value}", "the same with another seed"))
+            break
+    width = max(len(command) for command, _ in commands)
+    lines = "\n".join(f"catapults {command.ljust(width)}  # {what}" for command, what in commands)
+    return f"## The same again\n\n```shell\n{lines}\n```"
 
 
 def _make_figure(cell: nbformat.NotebookNode, content: dict[str, Any], run: Run) -> None:
@@ -166,7 +208,9 @@ def with_generated_blocks(page: str, sheets: Mapping[str, Sheet], preset: str) -
     """The page with each line ``<!-- catapults:NAME ARGUMENTS -->`` replaced by what it names."""
     blocks: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
         "findings": ((), lambda: findings(sheets)),
-        "summary": ((), lambda: summary(sheets, preset)),
+        "run-sheets": ((), lambda: panels.table_of_sheets(sheets)),
+        "figure": (("NUMBER",), lambda number: panels.block(int(number), sheets)),
+        "gallery": ((), lambda: panels.gallery(sheets)),
         "runs": ((), lambda: _table_of_presets(sheets)),
         "parameters": (("CHAPTER",), lambda chapter: _table_of_parameters(_named(sheets, chapter).run.chapter)),
         "reasons": ((), lambda: reasons.by_kind(sheets)),
@@ -182,7 +226,8 @@ def with_generated_blocks(page: str, sheets: Mapping[str, Sheet], preset: str) -
         if make is None or len(arguments) != len(names):
             allowed = ", ".join(" ".join((block, *names)) for block, (names, _) in blocks.items())
             raise StageError(f"unknown generated block {match[0]!r}; allowed are {allowed}")
-        return with_math(make(*arguments))
+        made = make(*arguments)
+        return made if name in _WITH_PICTURES else with_math(made)
 
     return re.sub(r"^<!-- catapults:(.+?) -->$", block, page, flags=re.MULTILINE)
 

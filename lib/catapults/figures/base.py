@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from ..display import Figure, number
@@ -32,6 +33,7 @@ _STYLE = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
+_FAR = 10  # times beyond the range of the seed that is drawn: there other seeds leave the picture
 SHADED = "Shaded: iterations at which the learning rate exceeds the current critical rate {}."
 TOTAL = "#949494"
 # seaborn's palette for all kinds of colour vision as matplotlib holds it: seaborn takes a second to import
@@ -87,12 +89,20 @@ def draw_split(axes: Axes, history: History, s: int) -> None:
     finish(axes, history)
 
 
-def draw_faint(axes: Axes, columns: Iterable[np.ndarray], colour: str) -> None:
-    """The same quantity of other seeds over the iterations, where it was measured."""
+def draw_faint(axes: Axes, columns: Iterable[np.ndarray], colour: str, main: np.ndarray) -> None:
+    """The same quantity of other seeds over the iterations, where it was measured.
+
+    One that leaves the range of ``main`` far behind, as in a training that diverges, does not stretch the axis.
+    """
+    known = main[np.isfinite(main)]
+    low, high = known.min() / _FAR, known.max() * _FAR
     for column in columns:
-        there = np.isfinite(column)
-        iterations = np.flatnonzero(there)
-        axes.plot(iterations, column[there], color=colour, alpha=0.25, linewidth=0.8, marker="", zorder=1)
+        iterations = np.flatnonzero(np.isfinite(column))
+        line = Line2D(iterations, column[iterations], color=colour, alpha=0.25, linewidth=0.8, marker="", zorder=1)
+        axes.add_artist(line)
+        near = iterations[(column[iterations] >= low) & (column[iterations] <= high)]
+        if len(near):
+            axes.update_datalim(np.column_stack([near, column[near]]))
 
 
 def other_seeds(others: Sized) -> str:

@@ -45,7 +45,7 @@ def loss_and_norm(run: GDRun, others: Sequence[GDRun] = ()) -> Figure:
         above, below = figure.subplots(2, sharex=True)
         _draw_loss(above, run, others)
         above.set_xlabel("")
-        draw_faint(below, (other.history.kernel_norm for other in others), NORM)
+        draw_faint(below, (other.history.kernel_norm for other in others), NORM, h.kernel_norm)
         below.plot(h.iteration, h.kernel_norm, color=NORM)
         below.axhline(threshold, color=INK, linewidth=1, linestyle=":", marker="")
         below.text(1.01, threshold, line, transform=below.get_yaxis_transform(), va="center")
@@ -128,7 +128,7 @@ def _course_of_parts(run: GDRun, s: int) -> str:
 
 
 def _draw_loss(axes: Axes, run: GDRun, others: Sequence[GDRun]) -> None:
-    draw_faint(axes, (other.history.loss for other in others), TOP)
+    draw_faint(axes, (other.history.loss for other in others), TOP, run.history.loss)
     axes.plot(run.history.iteration, run.history.loss, color=TOP)
     axes.set(ylabel="training loss", xlabel="iteration")
     finish(axes, run.history)

@@ -30,8 +30,8 @@ def loss_and_norm(phase: Phase, name: str, whose: str, others: Sequence[Phase] =
     h = phase.history
     with canvas(name, height=4.2) as (figure, save):
         above, below = figure.subplots(2, sharex=True)
-        draw_faint(above, (other.history.loss for other in others), TOP)
-        draw_faint(below, (other.history.kernel_norm for other in others), NORM)
+        draw_faint(above, (other.history.loss for other in others), TOP, h.loss)
+        draw_faint(below, (other.history.kernel_norm for other in others), NORM, h.kernel_norm)
         above.plot(h.iteration, h.loss, color=TOP, markersize=4)
         above.set(ylabel="training loss")
         below.plot(h.iteration, h.kernel_norm, color=NORM, markersize=4)

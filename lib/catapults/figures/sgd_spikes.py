@@ -55,7 +55,7 @@ def loss_and_norm(run: SGDRun, others: Sequence[SGDRun] = ()) -> Figure | None:
     with canvas("norm", height=4.2) as (figure, save):
         above, below = figure.subplots(2, sharex=True)
         _draw_loss(above, h, run.spikes, [other.history for other in others])
-        draw_faint(below, (other.history.kernel_norm for other in others), NORM)
+        draw_faint(below, (other.history.kernel_norm for other in others), NORM, h.kernel_norm)
         _line(below, h.kernel_norm, color=NORM)
         below.set(ylabel="norm ‖K‖", xlabel="iteration")
         log_over_iterations(below, len(h))
@@ -161,7 +161,7 @@ def _critical_rates(run: SGDRun, h: History, name: str, where: str, others: list
 
 
 def _draw_loss(axes: Axes, h: History, spikes: list[Spike], others: list[History]) -> None:
-    draw_faint(axes, (other.loss for other in others), TOP)
+    draw_faint(axes, (other.loss for other in others), TOP, h.loss)
     _line(axes, h.loss, color=TOP)
     if peaks := [spike.peak for spike in spikes]:
         axes.plot(peaks, h.loss[peaks], color=INK, linestyle="", marker="o", markerfacecolor="none", markersize=8)
