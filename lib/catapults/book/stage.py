@@ -12,7 +12,7 @@ import yaml
 from nbformat.v4 import new_markdown_cell
 
 from ..display import MIME, table, with_math
-from . import panels, reasons
+from . import explorer, panels, reasons
 from .chapter import Chapter
 from .executed import shown
 from .findings import findings
@@ -21,7 +21,7 @@ from .runs import PRESETS, Run, difference, in_words
 from .sheets import Sheet
 
 RUN_SHEETS = "book/run_sheets"  # the page below which the sheets are that _toc.yml does not name
-_WITH_PICTURES = {"figure", "gallery"}  # blocks with alternative texts, in which mathematics is plain text
+_WITH_PICTURES = {"figure", "gallery", "explorer"}  # blocks with alternative texts, in which mathematics is plain text
 _SHORT = 100  # characters of a value that is shown in one piece
 
 
@@ -211,6 +211,7 @@ def with_generated_blocks(page: str, sheets: Mapping[str, Sheet], preset: str) -
         "run-sheets": ((), lambda: panels.table_of_sheets(sheets)),
         "figure": (("NUMBER",), lambda number: panels.block(int(number), sheets)),
         "gallery": ((), lambda: panels.gallery(sheets)),
+        "explorer": ((), lambda: explorer.block(sheets)),
         "runs": ((), lambda: _table_of_presets(sheets)),
         "parameters": (("CHAPTER",), lambda chapter: _table_of_parameters(_named(sheets, chapter).run.chapter)),
         "reasons": ((), lambda: reasons.by_kind(sheets)),

@@ -9,6 +9,7 @@ from ..experiments import Network, Page
 from ..experiments.gd_catapult import GDRun
 from ..experiments.match_rates import NETWORKS, MatchRun
 from ..experiments.multiple_catapults import MultipleRun
+from ..experiments.phases import PhasesRun
 from ..experiments.scaling import CNN, FCN, WARM_STEPS, ScalingRun
 from ..experiments.sgd_spikes import SGDRun
 from .provenance import origins, outcomes_of
@@ -25,6 +26,9 @@ def describe(runs: Sequence[Any], results: Results) -> Text:
     if isinstance(first, MatchRun):
         source = first.networks["shallow"].runs[0].source.replace(f", seed {first.experiment.seeds[0]}", "")
         return Text(f"{_match_rates(first, source)}\n\n{cost(pages, results)}", {"kind": "data", "source": source})
+    if isinstance(first, PhasesRun):
+        parts = [_phases(first), seeds(pages), cost(pages, results)]
+        return Text(" ".join(part for part in parts if part), {"kind": "data", "source": first.source})
     words = {GDRun: _descent, MultipleRun: _schedules, SGDRun: _sgd}[type(first)](first)
     about = data_and_network(first.experiment, first.source, first.parameters)
     parts = [about, words, seeds(pages), cost(pages, results)]
@@ -71,6 +75,17 @@ def seeds(pages: Sequence[Page]) -> str:
 
 def _descent(run: GDRun) -> str:
     return f"Training: {run.experiment.steps} steps at learning rate {number(run.learning_rate)}."
+
+
+def _phases(run: PhasesRun) -> str:
+    e = run.experiment
+    widths = ", ".join(map(str, e.widths))
+    multiples = ", ".join(f"{multiple:g}" for multiple in e.multiples)
+    size = "" if e.image_size is None else f", pooled to {e.image_size}×{e.image_size} pixels"
+    return (
+        f"Data: {run.source} {e.n_train} samples{size}. Networks: {e.architecture}, {e.depth} weight layers, of the "
+        f"widths {widths}. Training: {e.steps} steps at {multiples} times the critical rate at initialisation."
+    )
 
 
 def _schedules(run: MultipleRun) -> str:

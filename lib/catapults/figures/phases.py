@@ -1,0 +1,136 @@
+"""Figures of the phases of gradient descent over widths and learning rates."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
+
+from ..display import Figure, number
+from ..experiments.phases import Course, PhasesRun
+from .base import INK, NORM, REST, TOP, canvas, plain_numbers
+
+_COLOURS = {"lazy": "#d9d9d9", "catapult": TOP, "unsettled": "#ece133", "divergence": REST}
+_WORDS = {
+    "lazy": "the loss never doubles",
+    "catapult": "a catapult",
+    "unsettled": "not back within the steps",
+    "divergence": "divergence",
+}
+
+
+def diagram(runs: Sequence[PhasesRun]) -> Figure:
+    """The phase of most seeds for each width and multiple of the critical rate; where seeds differ, how many."""
+    import seaborn  # takes a second
+
+    e = runs[0].experiment
+    counts = {key: Counter(run.courses[key].phase for run in runs) for key in runs[0].courses}
+    order = list(_COLOURS)
+    places = [[order.index(counts[w, m].most_common(1)[0][0]) for m in e.multiples] for w in e.widths[::-1]]
+    texts = [[_where_split(counts[w, m], len(runs)) for m in e.multiples] for w in e.widths[::-1]]
+    with canvas("phases", height=0.9 + 0.55 * len(e.widths)) as (figure, save):
+        axes = figure.subplots()
+        seaborn.heatmap(
+            np.array(places), ax=axes, cmap=ListedColormap(list(_COLOURS.values())), vmin=-0.5, vmax=len(order) - 0.5,
+            cbar=False, linewidths=2, linecolor="white", annot=np.array(texts), fmt="", annot_kws={"size": 8},
+            xticklabels=[f"{m:g}" for m in e.multiples], yticklabels=[str(w) for w in e.widths[::-1]],
+        )  # fmt: skip
+        axes.set(xlabel="learning rate over critical rate", ylabel="width")
+        axes.tick_params(axis="both", length=0, labelsize=9, labelrotation=0)
+        there = [name for name in order if any(counts[key][name] for key in counts)]
+        handles = [Patch(color=_COLOURS[name], label=_WORDS[name]) for name in there]
+        figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=9)
+    described = "; ".join(f"width {w}: {_row(counts, w, e.multiples)}" for w in e.widths)
+    return save(
+        "What gradient descent does at each width and multiple of the critical learning rate, in most seeds. Where the "
+        f"{len(runs)} seeds differ, the number says how many of them do this.",
+        f"Heat map, multiples to the right, widths upwards. {described}.",
+    )
+
+
+def courses(runs: Sequence[PhasesRun]) -> Figure:
+    """Height, duration and fall of the norm against the multiple of the critical rate, for each width."""
+    import seaborn
+
+    e = runs[0].experiment
+    colours = dict(zip(e.widths, seaborn.color_palette("colorblind", len(e.widths)), strict=True))
+    panels = {
+        "largest loss / first": lambda c: c.height,
+        "back at iteration": lambda c: float(c.back or 0),
+        "‖K‖ at the end / first": lambda c: c.norm_left,
+    }
+    with canvas("courses", height=5.4) as (figure, save):
+        for axes, (label, value) in zip(figure.subplots(len(panels), sharex=True), panels.items(), strict=True):
+            for width, marker in zip(e.widths, "osD^v<>", strict=False):
+                points = [(c.multiple, value(c)) for run in runs for c in _catapults(run, width)]
+                if points:
+                    x, y = zip(*points, strict=True)
+                    seaborn.lineplot(
+                        x=x, y=y, ax=axes, color=colours[width], marker=marker, markersize=5, label=str(width),
+                        errorbar=("pi", 100), legend=False,
+                    )  # fmt: skip
+            axes.set(ylabel=label, yscale="log")
+            plain_numbers(axes.yaxis, *axes.get_ylim())
+        figure.axes[0].legend(title="width", ncols=len(e.widths), fontsize=9, title_fontsize=9)
+        axes.set(xlabel="learning rate over critical rate")
+    widest = [c for run in runs for c in _catapults(run, e.widths[-1])]
+    said = "There is no catapult."
+    if widest:
+        first, last = (of(widest, key=lambda c: c.multiple) for of in (min, max))
+        said = (
+            f"At width {e.widths[-1]} the loss rises {number(first.height)}-fold at {first.multiple:g} critical rates "
+            f"and {number(last.height)}-fold at {last.multiple:g}; the norm ends at {number(first.norm_left)} and at "
+            f"{number(last.norm_left)} of where it began."
+        )
+    return save(
+        "The catapults: how high the loss rises, when it is back below its start, and what is left of the norm of the "
+        "kernel, against the multiple of the critical rate. Bands: the range over the seeds.",
+        f"Three line plots with a line for each width, logarithmic axes. {said}",
+    )
+
+
+def course(chosen: Course) -> Figure:
+    """One training: loss with its split above, the norm of the kernel and the line n / eta below."""
+    h = chosen.history
+    top, rest = h.split(h.tops[-1])
+    line = float(h.kernel_norm[0]) / chosen.multiple
+    with canvas("course", height=4.6) as (figure, save):
+        above, below = figure.subplots(2, sharex=True)
+        above.plot(h.iteration, h.loss, color="#949494", linewidth=5, marker="", alpha=0.8, label="loss")
+        above.plot(h.iteration, top, color=TOP, label=f"$\\mathcal{{L}}_{{\\leq {h.tops[-1]}}}$")
+        above.plot(h.iteration, rest, color=REST, linestyle="--", label=f"$\\mathcal{{L}}_{{>{h.tops[-1]}}}$")
+        above.set(ylabel="training loss", yscale="log")
+        above.legend()
+        below.plot(h.iteration, h.kernel_norm, color=NORM)
+        below.axhline(line, color=INK, linewidth=1, linestyle=":", marker="")
+        below.text(1.01, line, "n/η", transform=below.get_yaxis_transform(), va="center")
+        below.set(ylabel="norm ‖K‖", xlabel="iteration", yscale="log")
+        for axes in (above, below):
+            plain_numbers(axes.yaxis, *axes.get_ylim())
+    return save(
+        f"Gradient descent at {chosen.multiple:g} times the critical rate: the loss and its two parts, and the norm of "
+        "the tangent kernel. Where it is above the dotted line n/η, the rate exceeds the critical one.",
+        f"Two line plots, logarithmic axes. The loss rises {number(chosen.height)}-fold.",
+    )
+
+
+def _catapults(run: PhasesRun, width: int) -> list[Course]:
+    return [course for course in run.of_width(width) if course.phase == "catapult"]
+
+
+def _where_split(counts: Counter, seeds: int) -> str:
+    most = counts.most_common(1)[0][1]
+    return "" if most == seeds else str(most)
+
+
+def _row(counts: dict, width: int, multiples: list[float]) -> str:
+    """Stretches of multiples with the same phase in most seeds."""
+    stretches: list[tuple[str, list[float]]] = []
+    for m in multiples:
+        phase = counts[width, m].most_common(1)[0][0]
+        if stretches and stretches[-1][0] == phase:
+            stretches[-1][1].append(m)
+        else:
+            stretches.append((phase, [m]))
+    return ", ".join(f"{_WORDS[phase]} from {of[0]:g} to {of[-1]:g}" for phase, of in stretches)
