@@ -42,8 +42,8 @@ def stage(root: Path, folder: Path, sheets: Mapping[str, Sheet], preset: str) ->
     shutil.copy(root / "_config.yml", folder / "_config.yml")
     (folder / "_toc.yml").write_text(toc, encoding="utf-8")
     shutil.copytree(root / "book", folder / "book")
-    for name, svg in panels.files(sheets):
-        (folder / panels.FOLDER / name).write_text(svg, encoding="utf-8")
+    for name, picture in panels.files(sheets).items():
+        (folder / panels.FOLDER / name).write_bytes(picture)
     for page in (folder / "book").glob("*.md"):
         text = with_generated_blocks(page.read_text(encoding="utf-8"), sheets, preset)
         page.write_text(text, encoding="utf-8")

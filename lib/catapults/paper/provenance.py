@@ -38,7 +38,7 @@ def provenance(page: Page, results: Results) -> Text:
         "changed since": _changed(outcomes),
         "this page": _executed(),
     }
-    return Text(table(("what made this page", ""), facts.items()), {"kind": "provenance"} | facts)
+    return Text(table(("what made this page", "details"), facts.items()), {"kind": "provenance"} | facts)
 
 
 def outcomes_of(experiments: Iterable[Experiment], results: Results) -> list[Outcome]:
