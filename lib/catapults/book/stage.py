@@ -16,7 +16,7 @@ from . import explorer, panels, reasons
 from .chapter import Chapter
 from .executed import shown
 from .findings import findings
-from .report import not_run, report, report_pages, report_summary
+from .report import cost, not_run, report, report_pages, report_summary
 from .runs import PRESETS, Run, difference, in_words
 from .sheets import Sheet
 
@@ -208,6 +208,7 @@ def with_generated_blocks(page: str, sheets: Mapping[str, Sheet], preset: str) -
     """The page with each line ``<!-- catapults:NAME ARGUMENTS -->`` replaced by what it names."""
     blocks: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
         "findings": ((), lambda: findings(sheets)),
+        "cost": ((), lambda: cost(sheets)),
         "run-sheets": ((), lambda: panels.table_of_sheets(sheets)),
         "figure": (("NUMBER",), lambda number: panels.block(int(number), sheets)),
         "gallery": ((), lambda: panels.gallery(sheets)),
