@@ -368,7 +368,7 @@ class TestBlocks:
             ("parameters nowhere", "run 'nowhere': there is none; allowed are gd_catapults, "),
             (
                 "claim sgd_spikes",
-                "unknown generated block .* allowed are findings, run-sheets, figure NUMBER, .*claim RUN CLAIM",
+                "unknown generated block .* allowed are findings, cost, run-sheets, figure NUMBER, .*claim RUN CLAIM",
             ),
             ("verdicts", "unknown generated block .*verdicts"),
         ],

@@ -119,12 +119,14 @@ def in_the_book(run: Run) -> Mapping[str, Claim]:
 
 
 def beside_the_book(own: Claim, book: Claim) -> str:
-    """What the book has of a claim, and whether a number of one's own lies among those of its seeds."""
+    """What the book has of a claim, and whether a number of one's own lies where that of one more seed should."""
     text = f"{book.verdict}, {book.ours}" + (f" (holds in {book.seeds})" if book.seeds else "")
-    if own.value is None or book.spread is None:
+    if own.value is None or book.one_more is None:
         return text
-    low, high = book.spread
-    return f"{text}; yours is {'among' if low <= own.value <= high else 'outside of'} its seeds' values"
+    low, high = book.one_more
+    form = book.unit.partition("}")[0] + "}"
+    where = "in" if low <= own.value <= high else "outside of"
+    return f"{text}; yours is {where} the interval for one more seed, {form.format(low)} to {form.format(high)}"
 
 
 def with_own(run: Run, preset: str, assignments: list[str], seeds: int | None) -> Run:

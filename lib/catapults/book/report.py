@@ -194,7 +194,8 @@ def count(every: Mapping[str, Claim]) -> str:
     """How many claims hold of those that were compared."""
     verdicts = [claim.verdict for claim in every.values()]
     compared = sum(map(verdicts.count, COMPARED))
-    return f"{verdicts.count(REPRODUCED)} of {compared}" if compared else "none to count"
+    partly = f" and {verdicts.count(PARTLY)} in part" if PARTLY in verdicts else ""
+    return f"{verdicts.count(REPRODUCED)}{partly} of {compared}" if compared else "none to count"
 
 
 def _counts(every: Mapping[Any, list[str]]) -> str:
