@@ -3,3 +3,7 @@ tell apart and line styles that differ as well.
 
 A module for each experiment, to be imported by its name; they share the style of ``base``.
 """
+
+from .plot import plot
+
+__all__ = ["plot"]
