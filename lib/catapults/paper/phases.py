@@ -27,7 +27,7 @@ def phase_table(runs: Sequence[PhasesRun]) -> Text:
     rows = []
     for width in runs[0].experiment.widths:
         borders = [run.border(width) for run in runs]
-        lasts, firsts = ([number(b[side]) for b in borders] for side in (0, 1))
+        lasts, firsts = ([number(b[side]) if math.isfinite(b[side]) else "–" for b in borders] for side in (0, 1))
         at = [c for run in runs for c in run.of_width(width) if c.multiple == 2 and c.phase == "catapult"]
         heights, durations = [c.height for c in at], [c.back for c in at]
         left = [c.norm_lowest for c in at]
