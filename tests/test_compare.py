@@ -99,7 +99,7 @@ class TestCommands:
 
     def test_a_run_with_parameters_of_ones_own_opens_beside_the_books(self, sheets, monkeypatch):
         opened = []
-        monkeypatch.setattr(cli.webbrowser, "open", opened.append)
+        monkeypatch.setattr(cli.webbrowser, "open_new_tab", opened.append)
         said = CliRunner().invoke(cli.app, ["run", "one", "--preset", "smoke", "-p", "seed=3", "--open"])
         assert said.exit_code == 0, said.output
         (address,) = opened

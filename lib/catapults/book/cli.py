@@ -165,7 +165,7 @@ def _side_by_side(sheets: Mapping[str, Sheet], folder: Path, show: bool) -> None
         (folder / "curves.png").write_bytes(compare.png(drawn.svg))
     typer.echo(f"Side by side, with the numbers as CSV: {page}")
     if show:
-        webbrowser.open(page.as_uri())
+        webbrowser.open_new_tab(page.as_uri())
 
 
 def in_the_book(run: Run) -> Mapping[str, Claim]:
