@@ -21,6 +21,20 @@ class Figure:
     caption: str
     alt: str
 
+    @property
+    def inline(self) -> str:
+        """The picture as part of an HTML page: without XML declaration and document type."""
+        return self.svg[self.svg.index("<svg") :]
+
+    def png(self, width: int, ground: str | None = None) -> bytes:
+        """As PNG, so many pixels wide, on a ground of this colour or none."""
+        import resvg_py  # which only the book needs
+
+        drawn = resvg_py.svg_to_bytes(
+            svg_string=self.svg, width=width, dpi=96.0, background=ground, skip_system_fonts=True
+        )
+        return bytes(drawn)
+
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         content = {"kind": "figure", "name": self.name, "caption": self.caption, "alt": self.alt}
         return {"image/svg+xml": self.svg, "text/plain": self.alt, MIME: content}

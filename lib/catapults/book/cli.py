@@ -42,6 +42,7 @@ app.add_typer(computing.record_app, name="record")
 app.command("compute")(computing.compute)
 
 ERRORS = (BuildError, ChapterError, ComputationFailed, Damaged, ParameterError, RunsError)  # whose message is enough
+PNG = 1600  # pixels that a picture is wide
 OWN = "own parameters"  # takes the place of a preset's name
 Preset = StrEnum("Preset", PRESETS)
 PresetOption = Annotated[
@@ -102,16 +103,13 @@ def run_command(
         raise BuildError(sheet.reason)
     beside = in_the_book(runs[run]) if chosen == OWN else {}
     for name, claim in sheet.claims.items():
-        held = f" (holds in {claim.seeds})" if claim.seeds else f" ({claim.why})" if claim.why else ""
-        typer.echo(f"{sheet.claims.worded(name):>17}  {claim.statement}: {claim.ours}{held}")
+        typer.echo(f"{sheet.claims.worded(name):>17}  {claim.statement}: {claim.ours}{claim.remark}")
         if name in beside:
             typer.echo(f"{'in the book':>17}  {beside_the_book(claim, beside[name])}")
     if figures is not None:
-        from . import compare  # which needs matplotlib
-
         for figure in figures_of(sheet.notebook):
             (figures / f"{figure.name}.svg").write_text(_opaque(figure.svg), encoding="utf-8")
-            (figures / f"{figure.name}.png").write_bytes(compare.png(figure.svg))
+            (figures / f"{figure.name}.png").write_bytes(figure.png(PNG, "white"))
         typer.echo(f"Its figures: {figures}")
     path = sheet.path
     if output is not None:
@@ -145,10 +143,14 @@ def compare_command(
     _side_by_side(sheets, project / "_build" / "compare" / "-and-".join(sheets), open_)
 
 
+def _sheet(run: Run, preset: str = "book") -> Sheet:
+    page = run.page(preset)
+    return sheet_of(run, preset, page, look_up(page.experiments()))
+
+
 def _shown(run: Run, project: Path, preset: str = "book") -> Sheet:
     """The run as the book shows it, with its notebook where its results are here."""
-    page = run.page(preset)
-    sheet = sheet_of(run, preset, page, look_up(page.experiments()))
+    sheet = _sheet(run, preset)
     return run_one(sheet, project / "_build" / "runs") if sheet.complete else sheet
 
 
@@ -162,7 +164,7 @@ def _side_by_side(sheets: Mapping[str, Sheet], folder: Path, show: bool) -> None
     (folder / "claims.csv").write_text(compare.verdicts(sheets), encoding="utf-8")
     if drawn := compare.over_each_other(sheets):
         (folder / "curves.svg").write_text(_opaque(drawn.svg), encoding="utf-8")
-        (folder / "curves.png").write_bytes(compare.png(drawn.svg))
+        (folder / "curves.png").write_bytes(drawn.png(PNG, "white"))
     typer.echo(f"Side by side, with the numbers as CSV: {page}")
     if show:
         webbrowser.open_new_tab(page.as_uri())
@@ -170,8 +172,7 @@ def _side_by_side(sheets: Mapping[str, Sheet], folder: Path, show: bool) -> None
 
 def in_the_book(run: Run) -> Mapping[str, Claim]:
     """The claims of the run as the book shows it; none where some of its results are not here."""
-    page = run.page("book")
-    return sheet_of(run, "book", page, look_up(page.experiments())).claims
+    return _sheet(run).claims
 
 
 def beside_the_book(own: Claim, book: Claim) -> str:

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-import resvg_py
-
 from ..display import Figure
 from ..figures.compare import curves
 from ..paper import VERDICTS
@@ -85,11 +83,6 @@ def verdicts(sheets: Mapping[str, Sheet]) -> str:
     return _csv(("run", "claim", "statement", "verdict", "here", "paper", "holds in"), rows)
 
 
-def png(svg: str, width: int = 1600) -> bytes:
-    """The picture on a white ground."""
-    return bytes(resvg_py.svg_to_bytes(svg_string=svg, width=width, dpi=96.0, background="white"))
-
-
 def _csv(header: tuple[str, ...], rows) -> str:
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows([header, *rows])
@@ -114,8 +107,7 @@ def _claims(sheets: Mapping[str, Sheet]) -> str:
         cells = [
             "–"
             if claim is None
-            else f"{VERDICTS[claim.verdict]} {sheet.claims.worded(key)}: {claim.ours}"
-            + (f" (holds in {claim.seeds})" if claim.seeds else f" ({claim.why})" if claim.why else "")
+            else f"{VERDICTS[claim.verdict]} {sheet.claims.worded(key)}: {claim.ours}{claim.remark}"
             for claim, sheet in zip(of, sheets.values(), strict=True)
         ]
         rows.append((next(claim.statement for claim in of if claim), *cells))
@@ -132,10 +124,9 @@ def _figures(sheets: Mapping[str, Sheet]) -> str:
 
 
 def _picture(figure: Figure, of: str = "") -> str:
-    svg = figure.svg[figure.svg.index("<svg") :]
     caption = f"<strong>{escape(of)}.</strong> " if of else ""
     return (
-        f'<figure class="picture"><div role="img" aria-label="{escape(figure.alt)}">{svg}</div>'
+        f'<figure class="picture"><div role="img" aria-label="{escape(figure.alt)}">{figure.inline}</div>'
         f"<figcaption>{caption}{escape(figure.caption)}</figcaption></figure>"
     )
 

@@ -45,7 +45,7 @@ def html(run: PhasesRun) -> str:
     return (
         f'<div class="explorer" role="group" aria-label="{escape(name)}">\n'
         f'<div class="explorer-picture"><div class="explorer-static" role="img" aria-label="{escape(static.alt)}">'
-        f"{_without_header(static.svg)}</div></div>\n"
+        f"{static.inline}</div></div>\n"
         '<p class="explorer-control" hidden><label for="explorer-rate">Learning rate</label> '
         f'<input id="explorer-rate" type="range" min="0" max="{len(courses) - 1}" step="1" value="{start}"> '
         '<output for="explorer-rate"></output></p>\n'
@@ -86,8 +86,3 @@ def _axes(courses: list[Course]) -> dict[str, Any]:
 def _rounded(value: float) -> float | None:
     """Four digits; ``None`` for what was not measured or is not finite."""
     return float(f"{value:.4g}") if math.isfinite(value) else None
-
-
-def _without_header(svg: str) -> str:
-    """An SVG as part of a page: without XML declaration and document type."""
-    return svg[svg.index("<svg") :]

@@ -4,12 +4,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import resvg_py
-
 from ..display import Figure, table
-from ..paper.items import TITLES, number_of
+from ..paper.items import PAPER, TITLES, letter_of, number_of
 from .executed import figures
-from .report import OUTCOMES, Row, anchor_of, count, counted, not_run, rows, target
+from .report import OUTCOMES, Row, anchor_of, count, counted, not_run, rows_of, target
+from .runs import how_many
 from .sheets import Sheet
 
 FOLDER = "panels"  # of the staged tree, with the pictures
@@ -73,14 +72,14 @@ class Panel:
 
     @property
     def letter(self) -> str:
-        return self.label.lstrip("0123456789")
+        return letter_of(self.label)
 
 
 def of_figure(number: int, sheets: Mapping[str, Sheet]) -> list[Panel]:
     """All panels of a figure, in the paper's order."""
     found = []
-    for row in rows(sheets):
-        if row.item == f"figure {number}" and row.sheet is not None:
+    for row in rows_of("figure", number, sheets):
+        if row.sheet is not None:
             there = {} if row.sheet.notebook is None else {f.name: f for f in figures(row.sheet.notebook)}
             for label in row.labels:
                 found.append(Panel(label, row, tuple(there[name] for name in _names(label) if name in there)))
@@ -103,7 +102,7 @@ def block(number: int, sheets: Mapping[str, Sheet]) -> str:
 def gallery(sheets: Mapping[str, Sheet]) -> str:
     """A thumbnail of every panel by the number in the paper, which leads to its figure."""
     cards = []
-    for number in sorted({number_of(label) for sheet in sheets.values() for label in sheet.run.figures}):
+    for number in PAPER["figure"]:
         for panel in of_figure(number, sheets):
             mark, outcome = OUTCOMES[panel.row.outcome], panel.row.outcome
             name = f"Fig. {number}{f' ({panel.letter})' * bool(panel.letter)}"
@@ -122,19 +121,15 @@ def files(sheets: Mapping[str, Sheet], kept: Mapping[str, bytes] | None = None) 
     """
     found: dict[str, bytes] = {}
     kept = kept or {}
-    for number in {number_of(label) for sheet in sheets.values() for label in sheet.run.figures}:
+    for number in PAPER["figure"]:
         for panel in of_figure(number, sheets):
             found |= {_file(panel, picture, "svg"): picture.svg.encode() for picture in panel.pictures}
             for picture in panel.pictures[:1]:
                 svg, png = (_file(panel, picture, form) for form in ("svg", "png"))
                 if png not in found:
                     same = kept.get(svg) == found[svg] and png in kept
-                    found[png] = kept[png] if same else _thumbnail(picture)
+                    found[png] = kept[png] if same else picture.png(_WIDTH)
     return found
-
-
-def _thumbnail(picture: Figure) -> bytes:
-    return bytes(resvg_py.svg_to_bytes(svg_string=picture.svg, width=_WIDTH, dpi=96.0, skip_system_fonts=True))
 
 
 def table_of_sheets(sheets: Mapping[str, Sheet]) -> str:
@@ -149,7 +144,7 @@ def table_of_sheets(sheets: Mapping[str, Sheet]) -> str:
 def _names(label: str) -> list[str]:
     number = number_of(label)
     if number in _IN_PANELS:
-        return _IN_PANELS[number][label.lstrip("0123456789")].split()
+        return _IN_PANELS[number][letter_of(label)].split()
     return next(names for names, numbers in _IN_FIGURES.items() if number in numbers).split()
 
 
@@ -159,8 +154,7 @@ def _item(panel: Panel) -> str:
     pictures = "\n\n".join(_image(panel, picture) for picture in panel.pictures)
     link = f"[run sheet](/chapters/{sheet.run.name})"
     if sheet.complete:
-        seeds = sheet.values.get("seeds", 1)
-        seeds = len(seeds) if isinstance(seeds, list) else seeds
+        seeds = how_many(sheet.values.get("seeds", 1))
         size = "smaller than the paper's" if sheet.run.departures(sheet.preset) else "the paper's size"
         verdict = f"{OUTCOMES[panel.row.outcome]} [{panel.row.outcome}](#{target(sheet)})"
         claims = f"claims that hold: {count(panel.row.claims)}"

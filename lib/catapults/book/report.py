@@ -64,16 +64,15 @@ def about(item: str, sheet: Sheet) -> dict[str, Claim]:
 
 def rows(sheets: Mapping[str, Sheet]) -> list[Row]:
     """Every figure and table of the paper in its order, on every page that shows it or a panel of it."""
-    every = []
-    for kind, numbers in PAPER.items():
-        for number in numbers:
-            item = f"{kind} {number}"
-            panels = {
-                name: tuple(label for of, label in sheet.run.items if of == item) for name, sheet in sheets.items()
-            }
-            here = [Row(item, labels, sheets[name]) for name, labels in panels.items() if labels]
-            every += sorted(here, key=lambda row: row.labels) or [Row(item, (str(number),))]
-    return every
+    return [row for kind, numbers in PAPER.items() for number in numbers for row in rows_of(kind, number, sheets)]
+
+
+def rows_of(kind: str, number: int, sheets: Mapping[str, Sheet]) -> list[Row]:
+    """Those of one figure or table; where no page shows it, one without a page."""
+    item = f"{kind} {number}"
+    panels = {name: tuple(label for of, label in sheet.run.items if of == item) for name, sheet in sheets.items()}
+    here = [Row(item, labels, sheets[name]) for name, labels in panels.items() if labels]
+    return sorted(here, key=lambda row: row.labels) or [Row(item, (str(number),))]
 
 
 def report_summary(sheets: Mapping[str, Sheet]) -> str:

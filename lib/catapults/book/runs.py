@@ -126,7 +126,7 @@ class Run:
         """
         different = difference(self.settings[preset], self.settings["paper"])
         if "seeds" in different:
-            ours, theirs = map(_how_many, different["seeds"])
+            ours, theirs = map(how_many, different["seeds"])
             if ours >= theirs:
                 del different["seeds"]
         return different
@@ -142,7 +142,8 @@ class Run:
         return f"{made}, which here is the same as **paper**: {sizes}."
 
 
-def _how_many(seeds: Any) -> int:
+def how_many(seeds: Any) -> int:
+    """Seeds are a number of them, or listed."""
     return len(seeds) if isinstance(seeds, Sized) else seeds
 
 

@@ -24,6 +24,12 @@ class Measured:
     input_norms: Float[np.ndarray, " n"]
 
 
+def first_below_start(loss: Float[np.ndarray, " t"], after: int) -> int | None:
+    """The first iteration from ``after`` on at which the loss is below its initial value; None if there is none."""
+    below = np.flatnonzero(loss[after:] < loss[0])
+    return after + int(below[0]) if len(below) else None
+
+
 class Descending(Network):
     """Gradient descent from one initialisation: ``learning_rate`` as :func:`catapults.schedules.parse` reads it, and
     what is measured. ``hessian_every`` counts iterations; ``None`` means at initialisation only."""

@@ -11,7 +11,7 @@ from pydantic import field_validator
 from ..history import History
 from ..schedules import LearningRate
 from .base import Page, PositiveInt, Rate
-from .descent import Descending, GradientDescent, Measured
+from .descent import Descending, GradientDescent, Measured, first_below_start
 from .network import threshold
 
 
@@ -81,9 +81,7 @@ class GDRun:
     @property
     def back(self) -> int | None:
         """The first iteration after the peak with a loss below the initial one; None if there is none."""
-        loss = self.history.loss
-        below = (loss[self.peak :] < loss[0]).nonzero()[0]
-        return None if self.peak == 0 or len(below) == 0 else self.peak + int(below[0])
+        return first_below_start(self.history.loss, self.peak) if self.peak else None
 
     def share_of_spike_in_top(self, top: int) -> float:
         """Part of the loss's rise, from the start to the peak, that lies in a top eigenspace; NaN without a rise."""

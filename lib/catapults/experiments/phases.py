@@ -4,16 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 from pydantic import field_validator, model_validator
 
+from ..catapult import RISE
 from ..history import History
 from .base import Page, Positive, PositiveInt, Seed, Word
-from .descent import GradientDescent, Measured
+from .descent import GradientDescent, Measured, first_below_start
 from .network import Architecture, Labels, threshold
 
 Phase = Literal["lazy", "catapult", "unsettled", "divergence"]
-RISE = 2.0  # times its initial value that the loss of a catapult reaches
 
 
 class Phases(Page):
@@ -82,8 +81,7 @@ class Course:
     @property
     def back(self) -> int | None:
         """The first iteration after the largest loss at which it is below the initial one."""
-        below = np.flatnonzero(self.history.loss[self.peak :] < self.history.loss[0])
-        return self.peak + int(below[0]) if len(below) else None
+        return first_below_start(self.history.loss, self.peak)
 
     @property
     def phase(self) -> Phase:

@@ -35,6 +35,7 @@ _STYLE = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
+_SEEN = 800  # steps that can be told apart along an axis
 _FAR = 10  # times beyond the range of the seed that is drawn: there other seeds leave the picture
 SHADED = "Shaded: iterations at which the learning rate exceeds the current critical rate {}."
 TOTAL = "#949494"
@@ -86,15 +87,15 @@ def plain_numbers(axis: Axis, low: float, high: float) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def draw_split(axes: Axes, history: History, s: int) -> None:
-    """The loss and its two parts, eq. (2)."""
+def draw_split(axes: Axes, history: History, s: int, shade: bool = True) -> None:
+    """The loss and its two parts, eq. (2); ``shade``: as in :func:`finish`."""
     top, rest = history.split(s)
     axes.plot(history.iteration, history.loss, color=TOTAL, linewidth=5, marker="", alpha=0.8, label="loss")
     axes.plot(history.iteration, top, color=TOP, label=f"$\\mathcal{{L}}_{{\\leq {s}}}$")
     axes.plot(history.iteration, rest, color=REST, linestyle="--", label=f"$\\mathcal{{L}}_{{>{s}}}$")
     axes.set(ylabel="training loss")
     axes.legend()
-    finish(axes, history)
+    finish(axes, history, shade)
 
 
 def draw_faint(axes: Axes, columns: Iterable[np.ndarray], colour: str, main: np.ndarray) -> None:
@@ -105,12 +106,26 @@ def draw_faint(axes: Axes, columns: Iterable[np.ndarray], colour: str, main: np.
     known = main[np.isfinite(main)]
     low, high = known.min() / _FAR, known.max() * _FAR
     for column in columns:
-        iterations = np.flatnonzero(np.isfinite(column))
-        line = Line2D(iterations, column[iterations], color=colour, alpha=0.25, linewidth=0.8, marker="", zorder=1)
+        iterations, values = where_measured(column)
+        line = Line2D(iterations, values, color=colour, alpha=0.25, linewidth=0.8, marker="", zorder=1)
         axes.add_artist(line)
-        near = iterations[(column[iterations] >= low) & (column[iterations] <= high)]
-        if len(near):
-            axes.update_datalim(np.column_stack([near, column[near]]))
+        near = (values >= low) & (values <= high)
+        if near.any():
+            axes.update_datalim(np.column_stack([iterations[near], values[near]]))
+
+
+def where_measured(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The iterations at which there is a number, and the numbers: a line through them has no gaps."""
+    iterations = np.flatnonzero(np.isfinite(column))
+    return iterations, column[iterations]
+
+
+def mark_exceeding(axes: Axes, history: History, part: slice = slice(None)) -> None:
+    """Along the bottom one bar for steps with eta > eta_crit(X_batch) without a gap that could be seen: ticks would run
+    together."""
+    steps = np.arange(len(history))[part]
+    for stretch in stretches(steps[history.exceeds[part]], gap=1 + len(steps) // _SEEN):
+        axes.axvspan(stretch[0], stretch[-1] + 1, ymax=0.025, color=INK, linewidth=0)
 
 
 def other_seeds(others: Sized) -> str:

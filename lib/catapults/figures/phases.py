@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 
 from ..display import Figure, number
 from ..experiments.phases import Course, PhasesRun
-from .base import INK, NORM, REST, TOP, TOTAL, canvas, end_of, plain_numbers
+from .base import INK, NORM, REST, TOP, canvas, draw_split, end_of, finish, plain_numbers
 
 _COLOURS = {"lazy": "#d9d9d9", "catapult": TOP, "unsettled": "#ece133", "divergence": REST}
 _WORDS = {
@@ -93,21 +93,15 @@ def courses(runs: Sequence[PhasesRun]) -> Figure:
 def course(chosen: Course) -> Figure:
     """One training: loss with its split above, the norm of the kernel and the line n / eta below."""
     h = chosen.history
-    top, rest = h.split(h.tops[-1])
     line = float(h.kernel_norm[0]) / chosen.multiple
     with canvas("course", height=4.6) as (figure, save):
         above, below = figure.subplots(2, sharex=True)
-        above.plot(h.iteration, h.loss, color=TOTAL, linewidth=5, marker="", alpha=0.8, label="loss")
-        above.plot(h.iteration, top, color=TOP, label=f"$\\mathcal{{L}}_{{\\leq {h.tops[-1]}}}$")
-        above.plot(h.iteration, rest, color=REST, linestyle="--", label=f"$\\mathcal{{L}}_{{>{h.tops[-1]}}}$")
-        above.set(ylabel="training loss", yscale="log")
-        above.legend()
+        draw_split(above, h, h.tops[-1], shade=False)
         below.plot(h.iteration, h.kernel_norm, color=NORM)
         below.axhline(line, color=INK, linewidth=1, linestyle=":", marker="")
         below.text(1.01, line, "n/η", transform=below.get_yaxis_transform(), va="center")
-        below.set(ylabel="norm ‖K‖", xlabel="iteration", yscale="log")
-        for axes in (above, below):
-            plain_numbers(axes.yaxis, *axes.get_ylim())
+        below.set(ylabel="norm ‖K‖", xlabel="iteration")
+        finish(below, h, shade=False)
     return save(
         f"Gradient descent at {chosen.multiple:g} times the critical rate: the loss and its two parts, and the norm of "
         "the tangent kernel. Where it is above the dotted line n/η, the rate exceeds the critical one.",

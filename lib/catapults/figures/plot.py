@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 
 from ..display import Figure, number
 from ..history import History
-from .base import INK, NORM, REST, TOP, TOTAL, canvas, end_of, log_over_iterations, plain_numbers, stretches
+from .base import INK, NORM, REST, TOP, TOTAL, canvas, end_of, log_over_iterations, mark_exceeding, where_measured
 
 
 def plot(history: History) -> Figure:
@@ -23,7 +23,6 @@ def plot(history: History) -> Figure:
         said = [draw(axes, h) for draw, axes in zip(panels, every, strict=True)]
         for axes in every:
             log_over_iterations(axes, len(h.learning_rate))
-            plain_numbers(axes.yaxis, *axes.get_ylim())
         every[-1].set(xlabel="iteration")
     exceeding = h.exceeds if _any(h.batch_critical_learning_rate) else None
     bars = (
@@ -46,8 +45,7 @@ def _loss(axes: Axes, h: History) -> tuple[str, str]:
         name += f" and its part in the top-{h.tops[-1]} eigenspace"
         axes.legend(fontsize=9)
     if _any(h.batch_critical_learning_rate):
-        for s in stretches(np.flatnonzero(h.exceeds), gap=1 + len(h.exceeds) // 800):
-            axes.axvspan(s[0], s[-1] + 1, ymax=0.025, color=INK, linewidth=0)
+        mark_exceeding(axes, h)
     axes.set(ylabel="loss")
     finite = known[np.isfinite(known)]
     end = end_of(h) if _any(h.loss) else f"ends at {number(finite[-1])}"
@@ -76,8 +74,7 @@ def _validation(axes: Axes, h: History) -> tuple[str, str]:
 
 
 def _line(axes: Axes, values: np.ndarray, **style) -> None:
-    there = np.flatnonzero(np.isfinite(values))
-    axes.plot(there, values[there], **({"marker": "", "linewidth": 1.5} | style))
+    axes.plot(*where_measured(values), **({"marker": "", "linewidth": 1.5} | style))
 
 
 def _any(column: np.ndarray) -> bool:

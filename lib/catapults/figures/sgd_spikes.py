@@ -18,17 +18,16 @@ from .base import (
     canvas,
     draw_faint,
     log_over_iterations,
+    mark_exceeding,
     mathtext,
     other_seeds,
     plain_numbers,
-    stretches,
 )
 
 _MARKS = "Bar along the bottom: steps with η > η_crit of the batch."
 _CIRCLES = "Circles: the peaks that are counted as spikes."
 _BELOW = 100  # times below the smallest loss a part of it is cut off
 _CUT = "Values below a hundredth of the smallest loss are cut off."
-_SEEN = 800  # steps that can be told apart along an axis
 _AROUND = 15  # iterations on either side of the spike that is drawn large
 
 
@@ -167,7 +166,7 @@ def _draw_loss(axes: Axes, h: History, spikes: list[Spike], others: list[History
     if peaks := [spike.peak for spike in spikes]:
         axes.plot(peaks, h.loss[peaks], color=INK, linestyle="", marker="o", markerfacecolor="none", markersize=8)
     axes.set(ylabel="training loss")
-    _mark(axes, h, slice(0, len(h)))
+    mark_exceeding(axes, h)
     log_over_iterations(axes, len(h))
 
 
@@ -181,7 +180,7 @@ def _draw_split(axes: Axes, run: SGDRun, part: slice = slice(None)) -> None:
     axes.set(ylabel="training loss")
     axes.legend()
     first, last, _ = part.indices(len(h) + 1)
-    _mark(axes, h, slice(first, last - 1))
+    mark_exceeding(axes, h, slice(first, last - 1))
     axes.set_yscale("log")
     low, lowest = axes.get_ylim()[0], np.nanmin(h.loss[part])
     if lowest > 0 and low < lowest / _BELOW:
@@ -194,14 +193,6 @@ def _line(axes: Axes, values: np.ndarray, part: slice = slice(None), **style) ->
     iterations = np.arange(len(values))[part]
     there = np.isfinite(values[part])
     axes.plot(iterations[there], values[part][there], **({"marker": "", "linewidth": 1.5} | style))
-
-
-def _mark(axes: Axes, h: History, part: slice) -> None:
-    """One bar for steps without a gap that could be seen, since ticks would run together."""
-    steps = np.arange(len(h))[part]
-    found = stretches(steps[h.exceeds[part]], gap=1 + len(steps) // _SEEN)
-    for stretch in found:
-        axes.axvspan(stretch[0], stretch[-1] + 1, ymax=0.025, color=INK, linewidth=0)
 
 
 def _marks(spikes: list[Spike]) -> str:

@@ -89,6 +89,11 @@ class Claim:
         """``held`` in words, with the Wilson interval of the share; empty where nothing was compared."""
         return "" if self.held is None else counted(*self.held)
 
+    @property
+    def remark(self) -> str:
+        """In brackets, in how many seeds it holds or, where none was compared, why; empty where there is neither."""
+        return f" (holds in {self.seeds})" if self.seeds else f" ({self.why})" if self.why else ""
+
 
 def claim(
     statement: str,

@@ -49,6 +49,11 @@ def number_of(label: str) -> int:
     return int(label.rstrip("abcdefghijklmnopqrstuvwxyz"))
 
 
+def letter_of(label: str) -> str:
+    """Of a panel: "a" for ``"7a"``; empty for a figure without panels."""
+    return label.lstrip("0123456789")
+
+
 def item_of(kind: str, label: str) -> str:
     """``"figure 7"`` for the figure ``"7a"``."""
     return f"{kind} {number_of(label)}"
