@@ -1,12 +1,14 @@
 """The rendered book in a real browser without network: pages open, figures are seen, links work."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from urllib.parse import urldefrag, urlparse
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from book_project import ROOT
 from catapults.book import runs
 from conftest import missing
@@ -60,13 +62,13 @@ FIRST = next(iter(CHAPTERS))
 
 def number_of(run: runs.Run) -> int | None:
     """The number of its chapter in the book; ``None`` for a page outside of the chapters."""
-    of = {"gd_catapults": 1, "multiple_catapults": 2, "sgd_spikes": 3, "match_rates": 3}
-    of |= {"performance": None, "own_network": None}
-    return 4 if run.name in ("sgd_spikes-rank-2", "sgd_spikes-rank-4") else of.get(run.chapter.name, 4)
+    of = {"gd_catapults": 1, "multiple_catapults": 2, "sgd_spikes": 3, "match_rates": 3, "phases": 5}
+    of |= dict.fromkeys(("agop_gd", "agop_sgd", "agop_optimizers"), 4)
+    return of.get(run.name)  # run sheets are in no chapter
 
 
 def test_all_pages_are_there(visits):
-    names = ("welcome", "notation", "rerun", "bibliography", "reproduction", "open_questions")
+    names = [path.stem for path in (ROOT / "book").glob("*.md")]
     assert {"index.html", *(f"book/{name}.html" for name in names), *CHAPTERS} <= visits.keys()
 
 
@@ -103,10 +105,89 @@ def test_a_page_says_what_made_it_and_what_came_of_it_and_shows_its_parameters_w
         sizes = ("which departs from", "which here is the same as", "no such run")
         assert "Made with the preset book" in text and any(words in text for words in sizes), name
         verdicts = ("reproduced", "not compared")
-        assert "changed since" in text and (any(v in text for v in verdicts) or number_of(run) is None), name
+        assert "changed since" in text and (
+            any(v in text for v in verdicts) or run.name in ("performance", "own_network")
+        ), name
         table = page.locator(".parameters table")
         assert table.locator("tbody tr").count() == len(run.chapter.parameters), name
         assert table.evaluate("table => table.scrollWidth <= table.parentElement.clientWidth + 1"), name
+
+
+KINDS = (  # of pages, one each
+    *(f"book/{name}.html" for name in ("welcome", "sgd_networks", "gallery", "reproduction", "run_sheets", "rerun")),
+    *(f"book/{name}.html" for name in ("notation", "bibliography")),
+    *(
+        f"chapters/{name}.html"
+        for name in ("gd_catapults", "phases", "match_rates", "agop_sgd", "performance", "own_network")
+    ),
+    *(f"chapters/{name}.html" for name in ("sgd_spikes-wrn", "agop_gd-usps")),
+    "search.html",
+)
+SCREENS = [("light", 1300), ("dark", 390)]
+
+
+@pytest.mark.parametrize(("theme", "width"), SCREENS)
+def test_axe_finds_nothing_against_wcag(html, browser, theme, width):
+    """WCAG 2.1, levels A and AA."""
+    rules = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
+    found = []
+    size = {"width": width, "height": 900}
+    context = browser.new_context(viewport=size, offline=True, color_scheme=theme, reduced_motion="reduce")
+    for name in KINDS:
+        page = context.new_page()
+        page.goto((html / name).as_uri(), wait_until="networkidle")
+        assert page.evaluate("document.documentElement.dataset.theme") == theme
+        for broken in Axe().run(page, options=rules).response["violations"]:
+            found.append(f"{name}: {broken['id']} ({broken['impact']}), {broken['nodes'][0]['html'][:200]}")
+        page.close()
+    assert not found, "\n".join(found)
+
+
+def test_no_page_is_heavy(html):
+    """With its pictures, and without what all pages share."""
+    for path in html.rglob("*.html"):
+        text = path.read_text()
+        pictures = {(path.parent / source).resolve() for source in re.findall(r'<img[^>]* src="([^"#:]+)"', text)}
+        weight = len(text.encode()) + sum(picture.stat().st_size for picture in pictures)
+        assert weight <= 1.5 * 2**20, (path.name, weight)
+
+
+def test_the_sidebar_is_short(visits):
+    for name, (page, _, _) in visits.items():
+        assert page.locator(".bd-docs-nav li").count() <= 24, name
+
+
+class TestThePictureThatMoves:
+    @pytest.fixture
+    def page(self, html, browser):
+        page = browser.new_page()
+        page.goto((html / "book" / "welcome.html").as_uri(), wait_until="networkidle")
+        return page
+
+    def test_the_slider_turns_the_rate_by_keyboard_and_says_what_happens(self, page):
+        slider, sentence = page.get_by_role("slider"), page.locator(".explorer-sentence")
+        assert "At 1.67 times the critical rate the loss rises" in sentence.inner_text()
+        assert sentence.get_attribute("aria-live") == "polite"
+        before = page.locator(".explorer-picture path.loss").get_attribute("d")
+        slider.focus()
+        page.keyboard.press("End")
+        assert "diverges" in sentence.inner_text()
+        assert page.locator(".explorer-picture path.loss").get_attribute("d") != before
+        page.keyboard.press("Home")
+        assert "At 0.5 times the critical rate the loss never rises" in sentence.inner_text()
+        assert slider.get_attribute("aria-valuetext") == "0.5 × the critical one"
+
+    def test_its_numbers_are_a_table_on_demand(self, page):
+        rows = page.locator(".explorer tbody tr")
+        assert rows.count() > 20 and not rows.first.is_visible()
+        page.get_by_text("The numbers").click()
+        assert rows.first.is_visible()
+
+    def test_without_scripts_it_is_a_picture_with_its_sentence(self, html, browser):
+        page = browser.new_context(java_script_enabled=False).new_page()
+        page.goto((html / "book" / "welcome.html").as_uri())
+        assert page.locator(".explorer-static svg").is_visible() and not page.locator(".explorer input").is_visible()
+        assert "At 1.67 times the critical rate" in page.locator(".explorer-sentence").inner_text()
 
 
 def test_headings_have_two_numbers_at_most(visits):

@@ -9,9 +9,11 @@ import copy
 import nbformat
 import pytest
 from book_project import ROOT
+from catapults.book import execute as execution
 from catapults.book import runs
 from catapults.book.executed import figures as figures_of
 from catapults.book.findings import FINDINGS
+from catapults.book.sheets import sheet_of
 from catapults.book.stage import page_of
 from catapults.display import MIME
 from nbclient import NotebookClient
@@ -129,6 +131,17 @@ class TestYourOwnNetwork:
     def test_each_measurement_has_less_than_15_lines(self):
         cells = [cell for cell in RUNS["own_network"].chapter.notebook.cells if cell.cell_type == "code"]
         assert all(len([line for line in cell.source.splitlines() if line.strip()]) < 15 for cell in cells)
+
+    def test_it_is_executed_again_where_the_library_or_torch_has_changed(self, monkeypatch):
+        run = RUNS["own_network"]
+        trains, shows = execution.code_of(run.chapter, all_of_it=True), execution.code_of(run.chapter)
+        through = {"training/loop.py", "tangent/kernel.py", "tangent/hessian.py", "agop.py", "sgd.py"}
+        assert through <= trains.keys() and not through & shows.keys() and "figures/plot.py" in shows
+        sheet = sheet_of(run, "smoke", run.page("smoke"), {})
+        before = execution.key(sheet)
+        assert sheet.complete and before == execution.key(sheet)
+        monkeypatch.setattr(execution.fingerprint, "dependencies", lambda: {"torch": "3"})
+        assert before != execution.key(sheet)
 
     def test_its_page_has_no_values_of_the_paper(self):
         run = RUNS["own_network"]

@@ -21,7 +21,7 @@ from catapults.paper.claims import (
     within,
     within_factor,
 )
-from catapults.paper.statistics import chance, differs, resolution, standard_error, wilson
+from catapults.paper.statistics import chance, differs, of_one_more, resolution, standard_error, wilson
 
 rng = np.random.default_rng(0)
 
@@ -122,6 +122,18 @@ class TestOverSeeds:
 
     def test_one_seed_says_so(self):
         assert over_seeds([one(95.0)])["a"].seeds == counted(1, 1) == "the one seed"
+
+
+class TestOneMore:
+    @pytest.mark.parametrize("n", [3, 5, 10])
+    def test_one_more_normal_value_lies_there_in_95_of_100_cases(self, n):
+        drawn = np.random.default_rng(0).normal(3, 2, (4000, n + 1))
+        inside = [low <= row[-1] <= high for row in drawn for low, high in [of_one_more(row[:-1].tolist())]]
+        assert np.mean(inside) == pytest.approx(0.95, abs=0.015)
+
+    def test_its_ends(self):
+        assert of_one_more([1.0, 1.0, 1.0]) == (1, 1)
+        assert of_one_more([1.0, 2.0]) == (-math.inf, math.inf)
 
 
 def test_on_data_of_ones_own_nothing_is_reproduced():

@@ -71,9 +71,9 @@ def test_a_run_of_ones_own_stands_beside_the_book(root):
     book = over_seeds(seeds)["a"]
     said = cli.beside_the_book(seeds[1]["a"], book)
     assert said.startswith("partly reproduced, median 0.6 m (0.4 to 0.9) (holds in 2 of 3 seeds (21–94 %))")
-    assert said.endswith("; yours is among its seeds' values")
-    far = claim("a", "b", "c", at_least(0.5), 1.0, "d", unit="{:.1f} m")
-    assert cli.beside_the_book(far, book).endswith("yours is outside of its seeds' values")
+    assert said.endswith("; yours is in the interval for one more seed, -0.6 to 1.9")
+    far = claim("a", "b", "c", at_least(0.5), 2.0, "d", unit="{:.1f} m")
+    assert cli.beside_the_book(far, book).endswith("yours is outside of the interval for one more seed, -0.6 to 1.9")
     set_by_us = given("a", "b", "3", "d")
     assert cli.beside_the_book(set_by_us, set_by_us) == "set by us, 3"
 

@@ -103,6 +103,11 @@ def test_a_kernel_of_zeros_and_a_negative_quantity(problem):
     assert parts == {"training", "split"} and "below lies between -" in figure.alt
 
 
+def test_there_is_nothing_to_plot():
+    with pytest.raises(ValueError, match="history: it has no step"):
+        plot(history([1]))
+
+
 def test_it_brings_no_torch():
     code = "import sys; from catapults.figures import plot; print({'torch', 'matplotlib.pyplot'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

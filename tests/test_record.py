@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from catapults.compute import draws, files, record, store, sweep, trainings
 from catapults.experiments.descent import Restart
+from catapults.experiments.fits import Strong
 from catapults.experiments.scaling import Scaling
 from samples import own
 from sweep_samples import Walk, Walked, descents
@@ -204,3 +205,13 @@ def test_a_training_comes_back_as_it_was_but_for_its_precision():
         assert back.history.tops == result.history.tops and back.history.diverged == result.history.diverged
         assert (back.source, back.parameters, back.outputs) == (result.source, result.parameters, result.outputs)
     assert isinstance(restart, Restart) and state(restart) == "current"
+
+
+def test_a_strong_models_agop_is_recorded_but_for_a_hundredth():
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(40, 40)))[0]
+    values = np.sort(np.random.default_rng(1).exponential(size=40) ** 6)
+    strong = Strong((basis * np.sqrt(values)).astype(np.float32), 0.1, "Images.", 7)
+    kept = record._shorter(strong)
+    assert kept.factor.dtype == np.float16 and kept.factor.shape[1] < 30
+    left_out = np.linalg.norm(kept.egop - strong.egop) / np.linalg.norm(strong.egop)
+    assert left_out <= record.REST + 1e-3

@@ -26,6 +26,7 @@ RUNS = runs_file.load(ROOT / "chapters")
 PAPER = [*(f"figure {n}" for n in range(2, 35)), "table 1", "table 2", "table 3"]
 YES, PARTLY, NO, OPEN, OURS = "reproduced", "partly reproduced", "not reproduced", "not compared", "set by us"
 MADE = {"device": "abacus (2 beads)", "seconds": 3.2, "commit": "abc1234", "date": "2031-01-01 00:00 UTC"}
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="4pt" height="3pt" viewBox="0 0 4 3"><path d="M0 0H4"/></svg>'
 
 
 class Drawn:
@@ -52,7 +53,7 @@ def made_up(
         claims[f"claim-{place}"] = replace(claims[f"claim-{place}"], shown_in=(item,))
     cells = []
     for name, tags in (figures or {}).items():
-        shown = Figure("<svg/>", name, "A caption.", "In words.")._repr_mimebundle_()
+        shown = Figure(SVG, name, "A caption.", "In words.")._repr_mimebundle_()
         cells.append(new_code_cell(outputs=[new_output("display_data", shown)], metadata={"tags": tags}))
     page = RUNS[run].page("laptop")
     different = {e.key: e for e in page.experiments()}
@@ -278,8 +279,9 @@ class TestPanels:
         assert "[Fig. 7 (c)](#paper-figure-7): a Wide ResNet. ✓ reproduced" in shown
 
     def test_each_picture_is_written_once(self):
-        written = list(files(results(made_up("sgd_spikes-wrn", YES, figures=self.WRN))))
-        assert written == [("sgd_spikes-wrn-norm.svg", "<svg/>"), ("sgd_spikes-wrn-split.svg", "<svg/>")]
+        written = files(results(made_up("sgd_spikes-wrn", YES, figures=self.WRN)))
+        assert list(written) == ["sgd_spikes-wrn-norm.svg", "sgd_spikes-wrn-split.svg", "sgd_spikes-wrn-norm.png"]
+        assert written["sgd_spikes-wrn-norm.svg"] == SVG.encode() and written["sgd_spikes-wrn-norm.png"][1:4] == b"PNG"
 
 
 class TestReasons:
@@ -366,7 +368,7 @@ class TestBlocks:
             ("parameters nowhere", "run 'nowhere': there is none; allowed are gd_catapults, "),
             (
                 "claim sgd_spikes",
-                "unknown generated block .* allowed are findings, run-sheets, figure NUMBER, .*claim RUN CLAIM",
+                "unknown generated block .* allowed are findings, cost, run-sheets, figure NUMBER, .*claim RUN CLAIM",
             ),
             ("verdicts", "unknown generated block .*verdicts"),
         ],

@@ -23,10 +23,10 @@ class History:
     Each of T + 1 states, on the whole training set: ``loss``, eq. (1), infinite where it is not a number any more;
     ``kernel_norm``, ||K||; ``critical_learning_rate``, n / ||K||; ``hessian_critical_learning_rate``,
     2 / lambda_max(H); ``unstable_directions``, the number of eigendirections with eta > n / lambda_i; ``splits``,
-    L_<=s and L_>s of eq. (2) for each s of ``tops``; ``turning``, how much of the change of L_>s since the last state
-    with a split comes from the turning of the eigenvectors: L_>s of this state's residual, less the same in the
-    eigenvectors of that state; ``seconds``, the time from the state to the next one, all
-    measurements included; ``quantity_values``, one column for each of ``quantities``, which are a person's own.
+    ``L_<=s`` and ``L_>s`` of eq. (2) for each s of ``tops``; ``turning``, how much of the change of ``L_>s`` since the
+    last state with a split comes from the turning of the eigenvectors: ``L_>s`` of this state's residual, less the same
+    in the eigenvectors of that state; ``seconds``, the time from the state to the next one, all measurements included;
+    ``quantity_values``, one column for each of ``quantities``, which are a person's own.
 
     Each of e evaluations: ``evaluated``, the iteration; ``training_loss``, ``validation_loss``, and
     ``validation_error``, the fraction of wrong classes, NaN for regression; ``steps_above``, the number of steps before
@@ -112,14 +112,14 @@ class History:
         return int(steps_above(self.learning_rate, self.batch_critical_learning_rate)[-1])
 
     def split(self, top: int) -> tuple[Float[np.ndarray, " states"], Float[np.ndarray, " states"]]:
-        """L_<=s and L_>s at the states for s = ``top``, one of ``tops``. Raises ``ValueError`` for another."""
+        """``L_<=s`` and ``L_>s`` at the states for s = ``top``, one of ``tops``. Raises ``ValueError`` for another."""
         if top not in self.tops:
             raise ValueError(f"top = {top!r}: allowed are {', '.join(map(str, self.tops))}")
         losses = self.splits[:, self.tops.index(top)]
         return losses[:, 0], losses[:, 1]
 
     def turned(self, top: int, start: int, end: int) -> float:
-        """How much of the change of L_>s from one state with a split to a later one comes from the turning of the
+        """How much of the change of ``L_>s`` from one state with a split to a later one comes from the turning of the
         eigenvectors; the rest is what the steps change while these are held fixed. NaN where a state between them
         lacks it."""
         split = np.isfinite(self.splits[:, 0, 0])
@@ -128,12 +128,12 @@ class History:
 
     @property
     def loss_top(self) -> Float[np.ndarray, " states"]:
-        """L_<=s at the states for the largest of ``tops``."""
+        """``L_<=s`` at the states for the largest of ``tops``."""
         return self.split(self.tops[-1])[0]
 
     @property
     def loss_rest(self) -> Float[np.ndarray, " states"]:
-        """L_>s at the states for the largest of ``tops``."""
+        """``L_>s`` at the states for the largest of ``tops``."""
         return self.split(self.tops[-1])[1]
 
     def quantity(self, name: str) -> Float[np.ndarray, " states"]:

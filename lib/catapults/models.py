@@ -1,4 +1,4 @@
-"""The networks of the paper, as ordinary ``torch.nn.Module``s (appendix F).
+"""The networks of the paper, as ordinary networks of ``torch.nn`` (appendix F).
 
 In NTK parameterisation (Jacot et al., 2018) every weight is drawn from N(0, 1) and a layer with ``fan_in`` inputs
 computes ``gain / sqrt(fan_in) * W x + b``. In PyTorch's default parameterisation the layers are ``torch.nn.Linear`` and

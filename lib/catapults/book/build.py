@@ -15,7 +15,7 @@ from ..compute import store
 from ..compute.atomic import written
 from ..compute.processes import alone, environment
 from ..compute.sweep import TERMINAL
-from . import reasons
+from . import accessible, reasons
 from . import runs as runs_file
 from . import sheets as sheets_of
 from .execute import execute_all
@@ -90,6 +90,7 @@ def _render(output: Path, say: Callable[[str], None]) -> str:
     complaints = rendered(output / "stage", fresh)
     pages = fresh / "_build" / "html"
     if (pages / "index.html").exists():
+        accessible.mend(pages)
         old = output / "html.old"
         shutil.rmtree(old, ignore_errors=True)
         if (output / "html").exists():

@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 import time
+import webbrowser
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
@@ -27,7 +28,7 @@ from .execute import run_one
 from .executed import figures as figures_of
 from .project import refusals, root
 from .runs import PRESETS, Run, RunsError
-from .sheets import sheet_of
+from .sheets import Sheet, sheet_of
 
 app = typer.Typer(
     help="Build the book, run its chapters, get its data.",
@@ -74,7 +75,10 @@ def run_command(
         int | None, typer.Option(min=1, help="How many; by default the preset's, one with parameters of your own.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Where to write the executed notebook.")] = None,
-    figures: Annotated[Path | None, typer.Option(help="Folder to which its figures are written, as SVG.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder to which its figures are written, as SVG and PNG.")
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Show it beside the book's run, in a browser.")] = False,
 ) -> None:
     """Execute one chapter, with other parameters if you like, and print the verdicts on its claims."""
     project = root()
@@ -84,11 +88,11 @@ def run_command(
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
     mine = with_own(runs[run], preset.value, parameter, seeds)
-    name = OWN if OWN in mine.settings else preset.value
-    page = mine.page(name)
+    chosen = OWN if OWN in mine.settings else preset.value
+    page = mine.page(chosen)
     with environment(for_notebooks(project / "_build")):
-        found = look_up(page.experiments(), mine.settings[name].get("device", "auto"))
-        sheet = sheet_of(mine, name, page, found)
+        found = look_up(page.experiments(), mine.settings[chosen].get("device", "auto"))
+        sheet = sheet_of(mine, chosen, page, found)
         if sheet.values.get("scheduler") is None:
             with refusals():
                 for experiment in sheet.absent:
@@ -96,20 +100,72 @@ def run_command(
         sheet = run_one(sheet, project / "_build" / "runs")
     if sheet.notebook is None:
         raise BuildError(sheet.reason)
-    beside = in_the_book(runs[run]) if name == OWN else {}
+    beside = in_the_book(runs[run]) if chosen == OWN else {}
     for name, claim in sheet.claims.items():
         held = f" (holds in {claim.seeds})" if claim.seeds else f" ({claim.why})" if claim.why else ""
         typer.echo(f"{sheet.claims.worded(name):>17}  {claim.statement}: {claim.ours}{held}")
         if name in beside:
             typer.echo(f"{'in the book':>17}  {beside_the_book(claim, beside[name])}")
     if figures is not None:
+        from . import compare  # which needs matplotlib
+
         for figure in figures_of(sheet.notebook):
             (figures / f"{figure.name}.svg").write_text(_opaque(figure.svg), encoding="utf-8")
+            (figures / f"{figure.name}.png").write_bytes(compare.png(figure.svg))
         typer.echo(f"Its figures: {figures}")
     path = sheet.path
     if output is not None:
         path = Path(shutil.copy(sheet.path, output))
     typer.echo(f"The executed notebook: {path}{' (cached)' if sheet.cached else ''}")
+    if open_:
+        with environment(for_notebooks(project / "_build")):
+            book = _shown(runs[run], project) if chosen == OWN else None
+        beside_it = {} if book is None or book.notebook is None else {"the book": book}
+        _side_by_side({"your run": sheet} | beside_it, project / "_build" / "compare" / run, True)
+
+
+@app.command("compare")
+def compare_command(
+    runs: Annotated[list[str], typer.Argument(help="Two runs of chapters/runs.yml, or more.")],
+    preset: PresetOption = Preset.book,
+    open_: Annotated[bool, typer.Option("--open", help="Show the page in a browser.")] = False,
+) -> None:
+    """Put runs side by side on one page: what differs, their curves, figures and claims; numbers as CSV."""
+    project = root()
+    every = runs_file.load(project / "chapters")
+    for run in runs:
+        runs_file.check_name(run, every)
+    if len(set(runs)) < 2:
+        raise ParameterError(f"runs = {' '.join(runs)}: allowed are two or more that differ")
+    with environment(for_notebooks(project / "_build")):
+        sheets = {run: _shown(every[run], project, preset.value) for run in dict.fromkeys(runs)}
+    for sheet in sheets.values():
+        if sheet.notebook is None:
+            raise BuildError(f"{sheet.run.name}: {sheet.state}. {sheet.reason}")
+    _side_by_side(sheets, project / "_build" / "compare" / "-and-".join(sheets), open_)
+
+
+def _shown(run: Run, project: Path, preset: str = "book") -> Sheet:
+    """The run as the book shows it, with its notebook where its results are here."""
+    page = run.page(preset)
+    sheet = sheet_of(run, preset, page, look_up(page.experiments()))
+    return run_one(sheet, project / "_build" / "runs") if sheet.complete else sheet
+
+
+def _side_by_side(sheets: Mapping[str, Sheet], folder: Path, show: bool) -> None:
+    from . import compare  # which needs matplotlib
+
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / "index.html"
+    page.write_text(compare.page(sheets), encoding="utf-8")
+    (folder / "curves.csv").write_text(compare.numbers(sheets), encoding="utf-8")
+    (folder / "claims.csv").write_text(compare.verdicts(sheets), encoding="utf-8")
+    if drawn := compare.over_each_other(sheets):
+        (folder / "curves.svg").write_text(_opaque(drawn.svg), encoding="utf-8")
+        (folder / "curves.png").write_bytes(compare.png(drawn.svg))
+    typer.echo(f"Side by side, with the numbers as CSV: {page}")
+    if show:
+        webbrowser.open_new_tab(page.as_uri())
 
 
 def in_the_book(run: Run) -> Mapping[str, Claim]:
@@ -119,12 +175,14 @@ def in_the_book(run: Run) -> Mapping[str, Claim]:
 
 
 def beside_the_book(own: Claim, book: Claim) -> str:
-    """What the book has of a claim, and whether a number of one's own lies among those of its seeds."""
+    """What the book has of a claim, and whether a number of one's own lies where that of one more seed should."""
     text = f"{book.verdict}, {book.ours}" + (f" (holds in {book.seeds})" if book.seeds else "")
-    if own.value is None or book.spread is None:
+    if own.value is None or book.one_more is None:
         return text
-    low, high = book.spread
-    return f"{text}; yours is {'among' if low <= own.value <= high else 'outside of'} its seeds' values"
+    low, high = book.one_more
+    form = book.unit.partition("}")[0] + "}"
+    where = "in" if low <= own.value <= high else "outside of"
+    return f"{text}; yours is {where} the interval for one more seed, {form.format(low)} to {form.format(high)}"
 
 
 def with_own(run: Run, preset: str, assignments: list[str], seeds: int | None) -> Run:

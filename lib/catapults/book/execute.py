@@ -30,7 +30,7 @@ from .sheets import Sheet, sheet_of
 _MOST_JOBS = 8
 _PACKAGE = Path(__file__).parents[1]
 _SHOWING = ("paper/", "figures/", "display.py", "history.py", "schedules.py", "catapult.py")
-_DRAWING = ("ipykernel", "matplotlib", "numpy", "papermill")
+_DRAWING = ("ipykernel", "matplotlib", "numpy", "papermill", "seaborn")
 
 
 def execute_all(

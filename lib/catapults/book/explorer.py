@@ -62,7 +62,7 @@ def _position(run: PhasesRun, width: int, course: Course) -> dict[str, Any]:
     top, rest = h.split(h.tops[-1])
     columns = {"loss": h.loss, "top": top, "rest": rest, "norm": h.kernel_norm}
     return {
-        "rate": f"{course.multiple:g} η_crit",
+        "rate": f"{course.multiple:g} × the critical one",
         "sentence": sentence(run, width, course.multiple),
         "line": _rounded(float(h.kernel_norm[0]) / course.multiple),
     } | {name: [_rounded(value) for value in column[: _SHOWN + 1]] for name, column in columns.items()}

@@ -1,8 +1,10 @@
 """The paper's figures as the paper shows them: all panels side by side, each with its verdict and its run sheet."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+import resvg_py
 
 from ..display import Figure, table
 from ..paper.items import TITLES, number_of
@@ -11,6 +13,7 @@ from .report import OUTCOMES, Row, anchor_of, count, counted, not_run, rows, tar
 from .sheets import Sheet
 
 FOLDER = "panels"  # of the staged tree, with the pictures
+_WIDTH = 260  # of a thumbnail, in pixels
 
 _NORM_AND_SPLIT = dict.fromkeys((14, 15, 16, 23), {"a": "norm", "b": "split", "c": "norm", "d": "split"})
 _IN_PANELS: Mapping[int, Mapping[str, str]] = _NORM_AND_SPLIT | {6: {"a": "critical-rates calm", "b": "split"}}
@@ -104,7 +107,7 @@ def gallery(sheets: Mapping[str, Sheet]) -> str:
         for panel in of_figure(number, sheets):
             mark, outcome = OUTCOMES[panel.row.outcome], panel.row.outcome
             name = f"Fig. {number}{f' ({panel.letter})' * bool(panel.letter)}"
-            picture = f"\n{_image(panel, panel.pictures[0])}\n" if panel.pictures else ""
+            picture = f"\n{_image(panel, panel.pictures[0], 'png')}\n" if panel.pictures else ""
             cards.append(
                 f":::::{{grid-item}}\n:class: panel thumbnail\n{picture}\n[{name}](#{anchor_of('figure', number)}): "
                 f"{panel.sheet.run.panel}. {mark} {outcome}\n:::::"
@@ -112,15 +115,18 @@ def gallery(sheets: Mapping[str, Sheet]) -> str:
     return "::::::{grid} 2 3 4 4\n:gutter: 2\n\n" + "\n".join(cards) + "\n::::::"
 
 
-def files(sheets: Mapping[str, Sheet]) -> Iterator[tuple[str, str]]:
-    """Name and SVG of every picture that a panel shows."""
-    seen = set()
+def files(sheets: Mapping[str, Sheet]) -> dict[str, bytes]:
+    """By name every picture that a panel shows, and the thumbnails of the gallery."""
+    found: dict[str, bytes] = {}
     for number in {number_of(label) for sheet in sheets.values() for label in sheet.run.figures}:
         for panel in of_figure(number, sheets):
-            for picture in panel.pictures:
-                if (name := _file(panel, picture)) not in seen:
-                    seen.add(name)
-                    yield name, picture.svg
+            found |= {_file(panel, picture, "svg"): picture.svg.encode() for picture in panel.pictures}
+            found |= {_file(panel, picture, "png"): _thumbnail(picture) for picture in panel.pictures[:1]}
+    return found
+
+
+def _thumbnail(picture: Figure) -> bytes:
+    return bytes(resvg_py.svg_to_bytes(svg_string=picture.svg, width=_WIDTH, dpi=96.0, skip_system_fonts=True))
 
 
 def table_of_sheets(sheets: Mapping[str, Sheet]) -> str:
@@ -156,10 +162,10 @@ def _item(panel: Panel) -> str:
     return f":::::{{grid-item}}\n:class: panel\n\n{pictures}\n\n{letter}{sheet.run.panel}: {about}\n:::::"
 
 
-def _image(panel: Panel, picture: Figure) -> str:
+def _image(panel: Panel, picture: Figure, form: str = "svg") -> str:
     alt = json.dumps(picture.alt, ensure_ascii=False)
-    return f"```{{image}} /{FOLDER}/{_file(panel, picture)}\n:alt: {alt}\n```"
+    return f"```{{image}} /{FOLDER}/{_file(panel, picture, form)}\n:alt: {alt}\n```"
 
 
-def _file(panel: Panel, picture: Figure) -> str:
-    return f"{panel.sheet.run.name}-{picture.name}.svg"
+def _file(panel: Panel, picture: Figure, form: str) -> str:
+    return f"{panel.sheet.run.name}-{picture.name}.{form}"

@@ -122,6 +122,20 @@ def report_pages(sheets: Mapping[str, Sheet], preset: str) -> str:
     return "\n\n".join(_page(sheet, preset) for sheet in sheets.values() if sheet.run.items)
 
 
+def cost(sheets: Mapping[str, Sheet]) -> str:
+    """How long all results together took to compute, on what, and which of the runs took longest."""
+    made = {key: o.made for sheet in sheets.values() for key, o in sheet.outcomes.items() if o.made}
+    hours = sum(m["seconds"] for m in made.values()) / 3600
+    devices = ", ".join(dict.fromkeys(m["device"] for m in made.values()))
+    complete = [sheet for sheet in sheets.values() if sheet.complete and sheet.made]
+    longest = sorted(complete, key=lambda sheet: -sum(m["seconds"] for m in sheet.made))[:3]
+    named = "; ".join(f"[](/chapters/{sheet.run.name}) ({sheet.cost})" for sheet in longest)
+    return (
+        f"The results of this book are those of {len(made):,} trainings and measurements. Together they took "
+        f"{hours:.1f} core-hours on {devices}. The longest: {named}."
+    )
+
+
 def not_run(sheet: Sheet) -> str:
     """Why there is nothing to show."""
     return f"{NOT_RUN}: {sheet.state}"
@@ -180,7 +194,8 @@ def count(every: Mapping[str, Claim]) -> str:
     """How many claims hold of those that were compared."""
     verdicts = [claim.verdict for claim in every.values()]
     compared = sum(map(verdicts.count, COMPARED))
-    return f"{verdicts.count(REPRODUCED)} of {compared}" if compared else "none to count"
+    partly = f" and {verdicts.count(PARTLY)} in part" if PARTLY in verdicts else ""
+    return f"{verdicts.count(REPRODUCED)}{partly} of {compared}" if compared else "none to count"
 
 
 def _counts(every: Mapping[Any, list[str]]) -> str:

@@ -16,7 +16,7 @@ from . import explorer, panels, reasons
 from .chapter import Chapter
 from .executed import shown
 from .findings import findings
-from .report import not_run, report, report_pages, report_summary
+from .report import cost, not_run, report, report_pages, report_summary
 from .runs import PRESETS, Run, difference, in_words
 from .sheets import Sheet
 
@@ -42,8 +42,8 @@ def stage(root: Path, folder: Path, sheets: Mapping[str, Sheet], preset: str) ->
     shutil.copy(root / "_config.yml", folder / "_config.yml")
     (folder / "_toc.yml").write_text(toc, encoding="utf-8")
     shutil.copytree(root / "book", folder / "book")
-    for name, svg in panels.files(sheets):
-        (folder / panels.FOLDER / name).write_text(svg, encoding="utf-8")
+    for name, picture in panels.files(sheets).items():
+        (folder / panels.FOLDER / name).write_bytes(picture)
     for page in (folder / "book").glob("*.md"):
         text = with_generated_blocks(page.read_text(encoding="utf-8"), sheets, preset)
         page.write_text(text, encoding="utf-8")
@@ -210,6 +210,7 @@ def with_generated_blocks(page: str, sheets: Mapping[str, Sheet], preset: str) -
     """The page with each line ``<!-- catapults:NAME ARGUMENTS -->`` replaced by what it names."""
     blocks: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
         "findings": ((), lambda: findings(sheets)),
+        "cost": ((), lambda: cost(sheets)),
         "run-sheets": ((), lambda: panels.table_of_sheets(sheets)),
         "figure": (("NUMBER",), lambda number: panels.block(int(number), sheets)),
         "gallery": ((), lambda: panels.gallery(sheets)),

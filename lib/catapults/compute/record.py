@@ -5,16 +5,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from .. import data
 from ..data.folders import named
 from ..experiments import Experiment
 from ..experiments.descent import Measured
+from ..experiments.fits import Strong
 from . import files, fingerprint, store
 from .atomic import written
 from .made import Made
 from .trainings import NotHere, source_of
 
 FOLDER = "CATAPULTS_RECORD"
+REST = 0.01  # of the norm of a strong model's AGOP, which the record may lack
 LIMIT = 12 * 2**20  # bytes of all files together
 State = Literal["current", "behind", "superseded", "missing"]
 
@@ -123,11 +127,16 @@ def add(experiments: Iterable[Experiment], device: str) -> tuple[int, list[Exper
     return take(found.values()), absent
 
 
-def _without_draws(result: Any) -> Any:
-    """All but which samples were in which batch: half of a result of SGD, which the seed draws again."""
-    if not isinstance(result, Measured):
-        return result
-    return replace(result, history=replace(result.history, batches=result.history.batches[:, :0]))
+def _shorter(result: Any) -> Any:
+    """All but which samples were in which batch: half of a result of SGD, which the seed draws again. Of a strong
+    model's factor the columns without which its AGOP would lack more than ``REST`` of its norm, in half precision."""
+    if isinstance(result, Measured):
+        return replace(result, history=replace(result.history, batches=result.history.batches[:, :0]))
+    if isinstance(result, Strong):
+        values = np.square(result.factor.astype(float)).sum(0)  # eigenvalues of the AGOP, ascending
+        rest = np.sqrt(np.cumsum(values**2) / np.square(values).sum())
+        return replace(result, factor=result.factor[:, rest > REST].astype(np.float16))
+    return result
 
 
 def take(results: Iterable[tuple[Experiment, Any, Made]]) -> int:
@@ -152,7 +161,7 @@ def take(results: Iterable[tuple[Experiment, Any, Made]]) -> int:
             current.add(place)
         elif place in current:
             continue
-        new[place] = files.packed(_without_draws(result), store.about(experiment, made), single=True)
+        new[place] = files.packed(_shorter(result), store.about(experiment, made), single=True)
     kept = set((folder() or Path("/nonexistent")).glob("*.result")) - new.keys()
     size = sum(map(len, new.values())) + sum(place.stat().st_size for place in kept)
     if new and size > LIMIT:

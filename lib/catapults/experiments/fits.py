@@ -34,7 +34,8 @@ class Strong:
     @property
     def egop(self) -> Float[np.ndarray, "d d"]:
         """The AGOP that stands for the EGOP."""
-        return self.factor @ self.factor.T
+        factor = self.factor.astype(np.float32)  # the record has it in half precision
+        return factor @ factor.T
 
 
 class StrongModel(Experiment):

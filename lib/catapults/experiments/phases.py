@@ -36,7 +36,7 @@ class Phases(Page):
 
     @field_validator("widths", "multiples")
     @classmethod
-    def _ascend(cls, value: list[float]) -> list[float]:
+    def _ascend(cls, value: list) -> list:
         if not value or sorted(set(value)) != value:
             raise ValueError("allowed are one or several numbers that ascend")
         return value
@@ -96,10 +96,10 @@ class Course:
         return "lazy" if self.height < RISE else "catapult"
 
     @property
-    def norm_left(self) -> float:
-        """``||K||`` at the end over that at the start; NaN where training diverges."""
+    def norm_lowest(self) -> float:
+        """The smallest ``||K||`` over that at the start; NaN where training diverges."""
         norm = self.history.kernel_norm
-        return float("nan") if self.history.diverged else float(norm[-1] / norm[0])
+        return float("nan") if self.history.diverged else float(norm.min() / norm[0])
 
 
 @dataclass(frozen=True)

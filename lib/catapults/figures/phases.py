@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 
 from ..display import Figure, number
 from ..experiments.phases import Course, PhasesRun
-from .base import INK, NORM, REST, TOP, canvas, plain_numbers
+from .base import INK, NORM, REST, TOP, TOTAL, canvas, end_of, plain_numbers
 
 _COLOURS = {"lazy": "#d9d9d9", "catapult": TOP, "unsettled": "#ece133", "divergence": REST}
 _WORDS = {
@@ -58,7 +58,7 @@ def courses(runs: Sequence[PhasesRun]) -> Figure:
     panels = {
         "largest loss / first": lambda c: c.height,
         "back at iteration": lambda c: float(c.back or 0),
-        "‖K‖ at the end / first": lambda c: c.norm_left,
+        "lowest ‖K‖ / first": lambda c: c.norm_lowest,
     }
     with canvas("courses", height=5.4) as (figure, save):
         for axes, (label, value) in zip(figure.subplots(len(panels), sharex=True), panels.items(), strict=True):
@@ -80,12 +80,12 @@ def courses(runs: Sequence[PhasesRun]) -> Figure:
         first, last = (of(widest, key=lambda c: c.multiple) for of in (min, max))
         said = (
             f"At width {e.widths[-1]} the loss rises {number(first.height)}-fold at {first.multiple:g} critical rates "
-            f"and {number(last.height)}-fold at {last.multiple:g}; the norm ends at {number(first.norm_left)} and at "
-            f"{number(last.norm_left)} of where it began."
+            f"and {number(last.height)}-fold at {last.multiple:g}; the norm falls to {number(first.norm_lowest)} and "
+            f"to {number(last.norm_lowest)} of where it began."
         )
     return save(
-        "The catapults: how high the loss rises, when it is back below its start, and what is left of the norm of the "
-        "kernel, against the multiple of the critical rate. Bands: the range over the seeds.",
+        "The catapults: how high the loss rises, when it is back below its start, and how far the norm of the kernel "
+        "falls, against the multiple of the critical rate. Bands: the range over the seeds.",
         f"Three line plots with a line for each width, logarithmic axes. {said}",
     )
 
@@ -97,7 +97,7 @@ def course(chosen: Course) -> Figure:
     line = float(h.kernel_norm[0]) / chosen.multiple
     with canvas("course", height=4.6) as (figure, save):
         above, below = figure.subplots(2, sharex=True)
-        above.plot(h.iteration, h.loss, color="#949494", linewidth=5, marker="", alpha=0.8, label="loss")
+        above.plot(h.iteration, h.loss, color=TOTAL, linewidth=5, marker="", alpha=0.8, label="loss")
         above.plot(h.iteration, top, color=TOP, label=f"$\\mathcal{{L}}_{{\\leq {h.tops[-1]}}}$")
         above.plot(h.iteration, rest, color=REST, linestyle="--", label=f"$\\mathcal{{L}}_{{>{h.tops[-1]}}}$")
         above.set(ylabel="training loss", yscale="log")
@@ -111,7 +111,9 @@ def course(chosen: Course) -> Figure:
     return save(
         f"Gradient descent at {chosen.multiple:g} times the critical rate: the loss and its two parts, and the norm of "
         "the tangent kernel. Where it is above the dotted line n/η, the rate exceeds the critical one.",
-        f"Two line plots, logarithmic axes. The loss rises {number(chosen.height)}-fold.",
+        f"Two line plots over the iterations, logarithmic axes. The loss goes from {number(h.loss[0])} to at most "
+        f"{number(h.loss.max())} at iteration {chosen.peak} and {end_of(h)}. The norm starts at "
+        f"{number(h.kernel_norm[0])}; the line n/η is at {number(line)}.",
     )
 
 

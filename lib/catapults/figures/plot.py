@@ -25,8 +25,11 @@ def plot(history: History, title: str = "") -> Figure:
     - The parts of the loss of eq. (2), for each s of ``history.tops``.
     - A person's own quantities.
 
-    ``title``: what the caption begins with; the figure is named after it. ``plot(history).svg`` is the picture.
+    ``title``: what the caption begins with; the figure is named after it. In a notebook it shows itself; ``.svg`` is its
+    text. Raises ``ValueError`` for a history without any step.
     """
+    if not len(history):
+        raise ValueError("history: it has no step; allowed are trainings of at least one")
     panels = _panels(history)
     name = "-".join(re.findall("[a-z0-9]+", title.lower())) or "history"
     with canvas(name, height=0.8 + _HEIGHT * len(panels)) as (figure, save):
@@ -71,7 +74,7 @@ def _draw_loss(axes: Axes, h: History) -> tuple[str, str]:
     if len(what) > 1:
         axes.legend()
     exceeds = above(h.learning_rate, h.batch_critical_learning_rate)
-    steps = [(s[0] - 0.5, len(s)) for s in stretches(np.flatnonzero(exceeds))]
+    steps = [(s[0] - 0.5, s[-1] - s[0] + 1) for s in stretches(np.flatnonzero(exceeds), gap=1 + len(h) // 800)]
     axes.broken_barh(steps, (0, 1), transform=axes.get_xaxis_transform(), color=INK, alpha=0.1, linewidth=0)
     if np.isfinite(h.batch_critical_learning_rate).any():
         what.append("shaded where the learning rate η exceeds the critical one of the step's batch")

@@ -28,6 +28,7 @@ _MARKS = "Bar along the bottom: steps with η > η_crit of the batch."
 _CIRCLES = "Circles: the peaks that are counted as spikes."
 _BELOW = 100  # times below the smallest loss a part of it is cut off
 _CUT = "Values below a hundredth of the smallest loss are cut off."
+_SEEN = 800  # steps that can be told apart along an axis
 _AROUND = 15  # iterations on either side of the spike that is drawn large
 
 
@@ -196,9 +197,11 @@ def _line(axes: Axes, values: np.ndarray, part: slice = slice(None), **style) ->
 
 
 def _mark(axes: Axes, h: History, part: slice) -> None:
-    """One bar for steps without a gap, since ticks would run together."""
-    for s in stretches(np.arange(len(h))[part][h.exceeds[part]]):
-        axes.axvspan(s[0], s[-1] + 1, ymax=0.025, color=INK, linewidth=0)
+    """One bar for steps without a gap that could be seen, since ticks would run together."""
+    steps = np.arange(len(h))[part]
+    found = stretches(steps[h.exceeds[part]], gap=1 + len(steps) // _SEEN)
+    for stretch in found:
+        axes.axvspan(stretch[0], stretch[-1] + 1, ymax=0.025, color=INK, linewidth=0)
 
 
 def _marks(spikes: list[Spike]) -> str:

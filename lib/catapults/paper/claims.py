@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..display import Text, table
-from .statistics import wilson
+from .statistics import of_one_more, wilson
 
 REPRODUCED, PARTLY, NOT_REPRODUCED = "reproduced", "partly reproduced", "not reproduced"
 NOT_COMPARED, GIVEN = "not compared", "set by us"
@@ -67,7 +67,7 @@ class Claim:
     - ``held``: in how many of the seeds in which it was compared it holds; ``None`` for what was not compared.
     - ``value``: the number that was judged, of one seed, ``None`` where there is no single one; ``unit``: how it is
       written.
-    - ``spread``: over several seeds the smallest and the largest of these numbers.
+    - ``one_more``: over several seeds the interval in which the number of one more lies in 95 of 100 cases.
     - ``why``: where nothing was compared, or the claim does not hold in most seeds, the reason for that.
     """
 
@@ -82,7 +82,7 @@ class Claim:
     value: float | None = None
     unit: str = ""
     why: str = ""
-    spread: tuple[float, float] | None = None
+    one_more: tuple[float, float] | None = None
 
     @property
     def seeds(self) -> str:
@@ -207,7 +207,7 @@ def _together(of_seeds: Sequence[Claim]) -> Claim:
         held=held,
         unit=next(c.unit for c in compared),
         why="",
-        spread=(min(values), max(values)) if len(values) == len(compared) > 1 else None,
+        one_more=of_one_more(values) if len(values) == len(compared) > 2 else None,
     )
 
 

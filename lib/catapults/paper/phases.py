@@ -27,10 +27,10 @@ def phase_table(runs: Sequence[PhasesRun]) -> Text:
     rows = []
     for width in runs[0].experiment.widths:
         borders = [run.border(width) for run in runs]
-        lasts, firsts = ([number(b[side]) for b in borders] for side in (0, 1))
+        lasts, firsts = ([number(b[side]) if math.isfinite(b[side]) else "–" for b in borders] for side in (0, 1))
         at = [c for run in runs for c in run.of_width(width) if c.multiple == 2 and c.phase == "catapult"]
         heights, durations = [c.height for c in at], [c.back for c in at]
-        left = [c.norm_left for c in at]
+        left = [c.norm_lowest for c in at]
         medians = [number(np.median(v)) if v else "–" for v in (heights, durations, left)]
         rows.append((str(width), f"{runs[0].parameters[width]:,}", ", ".join(lasts), ", ".join(firsts), *medians))
     header = (
@@ -40,7 +40,7 @@ def phase_table(runs: Sequence[PhasesRun]) -> Text:
         "no more from, by seed",
         "at 2 η_crit: height",
         "back at iteration",
-        "‖K‖ left",
+        "lowest ‖K‖ / first",
     )
     return Text(table(header, rows))
 
@@ -48,13 +48,15 @@ def phase_table(runs: Sequence[PhasesRun]) -> Text:
 def sentence(run: PhasesRun, width: int, multiple: float) -> str:
     """What becomes of a training, in one sentence."""
     course = run.courses[width, multiple]
-    start = f"{multiple:g} η_crit: "
+    start = f"At {multiple:g} times the critical rate "
     last = len(course.history.loss) - 1
     if course.phase == "divergence":
         return f"{start}training diverges within {last} iteration{'s' * (last != 1)}."
     if course.phase == "unsettled":
         return f"{start}the loss rises {number(course.height)}-fold and has not come back after {last} iterations."
-    norm = f"‖K‖ ends at {100 * course.norm_left:.0f} % of where it began"
+    norm = f"‖K‖ falls to {100 * course.norm_lowest:.0f} % of where it began"
+    if course.norm_lowest == 1:
+        norm = "‖K‖ never falls below where it began"
     if course.phase == "lazy":
         rises = "never rises" if course.height == 1 else f"rises {number(course.height)}-fold at most"
         return f"{start}the loss {rises}; {norm}."
@@ -69,14 +71,17 @@ def _of_one_seed(run: PhasesRun) -> Claims:
             "lazy": _lazy(run, widest),
             "catapult": _catapult(run, widest),
             "border": _border(run, widest),
-            "norm": _grows(run, widest, "norm"),
+            "norm": _norm(run, widest),
             "height": _grows(run, widest, "height"),
+            "further": _grows(run, widest, "further"),
             "widths": _widths(run),
         }
     )
 
 
-def _share(run: PhasesRun, width: int, low: float, high: float, phases: tuple[str, ...]) -> tuple[float, int, int]:
+def _share(
+    run: PhasesRun, width: int, low: float | int, high: float | int, phases: tuple[str, ...]
+) -> tuple[float, int, int]:
     found = [course.phase in phases for course in run.of_width(width) if low < course.multiple < high]
     return (100 * sum(found) / len(found) if found else math.nan), sum(found), len(found)
 
@@ -127,18 +132,34 @@ def _border(run: PhasesRun, width: int) -> Claim:
     )
 
 
+def _norm(run: PhasesRun, width: int) -> Claim:
+    found = [course for course in run.of_width(width) if course.phase == "catapult"]
+    below = sum(course.norm_lowest < 1 / course.multiple for course in found)
+    return claim(
+        f"in a catapult the norm of the kernel falls below {run.threshold.replace('‖K‖', 'η')}",
+        "‖K‖ decreases, which raises the threshold and allows convergence (section 2)",
+        f"at {below} of {len(found)} rates",
+        ALL,
+        100 * below / len(found) if found else math.nan,
+        f"At {below} of the {len(found)} rates with a catapult ‖K‖ falls below {run.threshold.replace('‖K‖', 'η')}, so "
+        f"that the rate in use is stable again (width {width}).",
+        unless="" if found else "there is no catapult",
+        unit="{:.0f} % of the rates",
+    )
+
+
 def _grows(run: PhasesRun, width: int, what: str) -> Claim:
     found = [course for course in run.of_width(width) if course.phase == "catapult"]
     multiples = [course.multiple for course in found]
-    values = [1 / c.norm_left if what == "norm" else c.height for c in found]
+    values = [1 / c.norm_lowest if what == "further" else c.height for c in found]
     enough = len(found) >= 4
     correlation = spearman(multiples, values) if enough else math.nan
     words = {
-        "norm": "the larger the rate, the more the norm of the kernel falls",
+        "further": "the larger the rate, the further the norm of the kernel falls",
         "height": "the larger the rate, the higher the catapult",
     }[what]
     ends = f"{number(values[0])} to {number(values[-1])}" if enough else ""
-    does = {"norm": "‖K‖ falls", "height": "the loss rises"}[what]
+    does = {"further": "‖K‖ falls", "height": "the loss rises"}[what]
     said = f"From the smallest to the largest of the {len(found)} rates with a catapult {does} by a factor of {ends}"
     return claim(
         words,

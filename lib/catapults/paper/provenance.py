@@ -29,7 +29,7 @@ def provenance(page: Page, results: Results | None = None) -> Text:
     """The box at the end of a page. Its data has the same facts. ``results``: none of a page without experiments."""
     facts = _of_none() if results is None else _of_results(outcomes_of(page.experiments(), results))
     facts["this page"] = _executed()
-    return Text(table(("what made this page", ""), facts.items()), {"kind": "provenance"} | facts)
+    return Text(table(("what made this page", "details"), facts.items()), {"kind": "provenance"} | facts)
 
 
 def _of_results(outcomes: Sequence[Outcome]) -> dict[str, str]:

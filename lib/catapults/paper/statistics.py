@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import stdtr
+from scipy.special import stdtr, stdtrit
 
 _Z = 1.959964  # of a two-sided interval of 95 %
 ERRORS = 2.0  # standard errors that a difference must exceed
@@ -16,6 +16,16 @@ def wilson(held: int, of: int) -> tuple[float, float]:
     middle = (share + z2 / (2 * of)) / (1 + z2 / of)
     half = _Z / (1 + z2 / of) * math.sqrt(share * (1 - share) / of + z2 / (4 * of**2))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def of_one_more(values: Sequence[float]) -> tuple[float, float]:
+    """The interval of 95 % for one more value like these: ``mean ± t s sqrt(1 + 1/n)``, by Student's t. As it would be
+    for a normal distribution, and never narrower than the range of the values. Infinite below three."""
+    v = np.asarray(values, float)
+    if len(v) < 3:
+        return -math.inf, math.inf
+    half = float(stdtrit(len(v) - 1, 0.975) * v.std(ddof=1) * math.sqrt(1 + 1 / len(v)))
+    return min(float(v.mean()) - half, float(v.min())), max(float(v.mean()) + half, float(v.max()))
 
 
 def standard_error(values: Sequence[float]) -> float:
