@@ -25,8 +25,8 @@ def plot(history: History, title: str = "") -> Figure:
     - The parts of the loss of eq. (2), for each s of ``history.tops``.
     - A person's own quantities.
 
-    ``title``: what the caption begins with; the figure is named after it. In a notebook it shows itself; ``.svg`` is its
-    text. Raises ``ValueError`` for a history without any step.
+    ``title``: what the caption begins with; the figure is named after it. In a notebook it shows itself; ``.svg`` is
+    its text. Raises ``ValueError`` for a history without any step.
     """
     if not len(history):
         raise ValueError("history: it has no step; allowed are trainings of at least one")
