@@ -281,6 +281,10 @@ class TestPanels:
     def test_each_picture_is_written_once(self):
         written = files(results(made_up("sgd_spikes-wrn", YES, figures=self.WRN)))
         assert list(written) == ["sgd_spikes-wrn-norm.svg", "sgd_spikes-wrn-split.svg", "sgd_spikes-wrn-norm.png"]
+        assert files(results(made_up("sgd_spikes-wrn", YES, figures=self.WRN)), written) == written
+        other = written | {"sgd_spikes-wrn-norm.png": b"kept"}
+        again = files(results(made_up("sgd_spikes-wrn", YES, figures=self.WRN)), other)
+        assert again["sgd_spikes-wrn-norm.png"] == b"kept"  # its picture has not changed
         assert written["sgd_spikes-wrn-norm.svg"] == SVG.encode() and written["sgd_spikes-wrn-norm.png"][1:4] == b"PNG"
 
 

@@ -115,13 +115,21 @@ def gallery(sheets: Mapping[str, Sheet]) -> str:
     return "::::::{grid} 2 3 4 4\n:gutter: 2\n\n" + "\n".join(cards) + "\n::::::"
 
 
-def files(sheets: Mapping[str, Sheet]) -> dict[str, bytes]:
-    """By name every picture that a panel shows, and the thumbnails of the gallery."""
+def files(sheets: Mapping[str, Sheet], kept: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
+    """By name every picture that a panel shows, and the thumbnails of the gallery.
+
+    ``kept``: the same of an earlier build, whose thumbnails of pictures that have not changed are taken over.
+    """
     found: dict[str, bytes] = {}
+    kept = kept or {}
     for number in {number_of(label) for sheet in sheets.values() for label in sheet.run.figures}:
         for panel in of_figure(number, sheets):
             found |= {_file(panel, picture, "svg"): picture.svg.encode() for picture in panel.pictures}
-            found |= {_file(panel, picture, "png"): _thumbnail(picture) for picture in panel.pictures[:1]}
+            for picture in panel.pictures[:1]:
+                svg, png = (_file(panel, picture, form) for form in ("svg", "png"))
+                if png not in found:
+                    same = kept.get(svg) == found[svg] and png in kept
+                    found[png] = kept[png] if same else _thumbnail(picture)
     return found
 
 

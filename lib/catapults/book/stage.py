@@ -36,13 +36,14 @@ def stage(root: Path, folder: Path, sheets: Mapping[str, Sheet], preset: str) ->
     _toc.yml.
     """
     toc = with_run_sheets((root / "_toc.yml").read_text(encoding="utf-8"), sheets)
+    earlier = {path.name: path.read_bytes() for path in (folder / panels.FOLDER).glob("*")}
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("chapters", panels.FOLDER):
         (folder / name).mkdir(parents=True)
     shutil.copy(root / "_config.yml", folder / "_config.yml")
     (folder / "_toc.yml").write_text(toc, encoding="utf-8")
     shutil.copytree(root / "book", folder / "book")
-    for name, picture in panels.files(sheets).items():
+    for name, picture in panels.files(sheets, earlier).items():
         (folder / panels.FOLDER / name).write_bytes(picture)
     for page in (folder / "book").glob("*.md"):
         text = with_generated_blocks(page.read_text(encoding="utf-8"), sheets, preset)
