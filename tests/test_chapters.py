@@ -9,9 +9,11 @@ import copy
 import nbformat
 import pytest
 from book_project import ROOT
+from catapults.book import execute as execution
 from catapults.book import runs
 from catapults.book.executed import figures as figures_of
 from catapults.book.findings import FINDINGS
+from catapults.book.sheets import sheet_of
 from catapults.book.stage import page_of
 from catapults.display import MIME
 from nbclient import NotebookClient
@@ -114,6 +116,39 @@ def test_chapter_4_with_optimisers():
 def test_what_the_measurements_cost():
     figures, claims, said = shown("performance")
     assert len(figures) == 1 and claims == [] and "Our bound on a step is for" in said
+
+
+class TestYourOwnNetwork:
+    def test_it_measures_networks_that_are_not_ours(self):
+        figures, claims, said = shown("own_network")
+        assert figures == [
+            "transformer-sgd", "resnet-gradient-descent", "relu-at-twice-the-critical-rate",
+            "gelu-at-twice-the-critical-rate",
+        ]  # fmt: skip
+        assert claims == [] and said.count("by the Hessian") == 3 and said.count("of the AGOP's trace") == 3
+        assert "with three layers 2 of 2 and 0 of 2" in said  # GELU diverges where ReLU catapults
+
+    def test_each_measurement_has_less_than_15_lines(self):
+        cells = [cell for cell in RUNS["own_network"].chapter.notebook.cells if cell.cell_type == "code"]
+        assert all(len([line for line in cell.source.splitlines() if line.strip()]) < 15 for cell in cells)
+
+    def test_it_is_executed_again_where_the_library_or_torch_has_changed(self, monkeypatch):
+        run = RUNS["own_network"]
+        trains, shows = execution.code_of(run.chapter, all_of_it=True), execution.code_of(run.chapter)
+        through = {"training/loop.py", "tangent/kernel.py", "tangent/hessian.py", "agop.py", "sgd.py"}
+        assert through <= trains.keys() and not through & shows.keys() and "figures/plot.py" in shows
+        sheet = sheet_of(run, "smoke", run.page("smoke"), {})
+        before = execution.key(sheet)
+        assert sheet.complete and before == execution.key(sheet)
+        monkeypatch.setattr(execution.fingerprint, "dependencies", lambda: {"torch": "3"})
+        assert before != execution.key(sheet)
+
+    def test_its_page_has_no_values_of_the_paper(self):
+        run = RUNS["own_network"]
+        sources = [cell.source for cell in page_of(run, run.chapter.notebook, RUNS, "book").cells]
+        (table,) = [source for source in sources if source.startswith(":::{div} parameters")]
+        assert "the paper" not in table and "| `width` | whole number | `128` |" in table
+        assert "record" not in sources[-1] and "catapults run own_network" in sources[-1]
 
 
 def test_a_notebook_stops_at_an_impossible_value():

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import nbformat
 import pytest
+import torch
 from book_project import ROOT
 from catapults.compute import Results, record
 from catapults.display import MIME
 from catapults.experiments.gd_catapult import GDCatapult
+from catapults.experiments.own_network import OwnNetwork
 from catapults.paper.descriptions import cost
 from catapults.paper.provenance import PRESET, provenance
 from histories import MADE, history, made, measured
@@ -71,6 +73,13 @@ def test_what_is_in_the_record_is_told_from_what_is_stored(results):
 def test_a_cost_of_what_was_computed_for_the_page_says_no_more(results):
     now = with_outcomes(results, *[{"computed": True}] * 3)
     assert cost([PAGE], now) == "The 3 trainings took 4.5 s of one core."
+
+
+def test_a_page_without_experiments_says_so():
+    page = OwnNetwork.create(width=8, multiples=[2.0], seeds=1, seed=0)
+    found = provenance(page)._repr_mimebundle_()[MIME]
+    assert found["results"].startswith("none of the record") and f"torch {torch.__version__}" in found["with"]
+    assert found.keys() >= {"computed", "on", "changed since", "this page"}
 
 
 def test_what_has_changed_since_is_named(results):

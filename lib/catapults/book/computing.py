@@ -72,6 +72,8 @@ def status(
     pages = _pages(runs, "book", None) if runs else every
     for name, page in pages.items():
         entries = [record.entry(experiment) for experiment in _different([page])]
+        if not entries:
+            continue
         counts = {state: sum(e.state == state for e in entries) for state in ("current", "behind", "missing")}
         typer.echo(f"{name:<32} " + ", ".join(f"{count} {state}" for state, count in counts.items() if count))
         for e in entries if reasons else ():

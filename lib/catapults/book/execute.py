@@ -128,21 +128,24 @@ def key(sheet: Sheet) -> str:
         "code": code_of(sheet.run.chapter),
         "versions": {name: _version(name) for name in _DRAWING} | {"python": platform.python_version()},
     }
+    if sheet.run.trains_itself:
+        everything["trained with"] = code_of(sheet.run.chapter, all_of_it=True), fingerprint.dependencies()
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
 
 
-def code_of(chapter: Chapter) -> dict[str, str]:
+def code_of(chapter: Chapter, all_of_it: bool = False) -> dict[str, str]:
     """Hashes of the library's modules that a notebook shows its results with, by path: all that say what experiments
-    are, and those that draw and judge which it imports, directly or through one another."""
+    are, and those that draw and judge which it imports, directly or through one another. ``all_of_it``: those that
+    train and measure as well."""
     cells = (cell.source for cell in chapter.notebook.cells if cell.cell_type == "code")
     found = {
         p.relative_to(_PACKAGE).as_posix(): fingerprint.of_code(p) for p in (_PACKAGE / "experiments").glob("*.py")
     }
-    for module in sorted({module for source in cells for module in _imported(source)}):
-        place = _PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
-        if place.exists():
-            modules = fingerprint.modules(place)
-            found |= {path: hashed for path, hashed in modules.items() if path.startswith(_SHOWING)}
+    for module in sorted({module for source in cells for module in _imported(source, all_of_it)}):
+        name = _PACKAGE.joinpath(*module.split(".")[1:])
+        for place in (name.with_suffix(".py"), *([name / "__init__.py"] if all_of_it else [])):
+            modules = fingerprint.modules(place) if place.exists() else {}
+            found |= {path: hashed for path, hashed in modules.items() if all_of_it or path.startswith(_SHOWING)}
     return found
 
 
@@ -154,15 +157,16 @@ def kept_notebook(path: Path) -> nbformat.NotebookNode | None:
         return None
 
 
-def _imported(source: str) -> Iterator[str]:
-    """Modules of the library that draw and judge, as a cell imports them."""
+def _imported(source: str, all_of_it: bool) -> Iterator[str]:
+    """Modules of the library that draw and judge, or all, as a cell imports them."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return (name for name in names if name.startswith(("catapults.paper", "catapults.figures", "catapults.display")))
+    kinds = ("catapults.",) if all_of_it else ("catapults.paper", "catapults.figures", "catapults.display")
+    return (name for name in names if name.startswith(kinds))
 
 
 _version = functools.cache(importlib.metadata.version)

@@ -104,6 +104,11 @@ class Run:
         return self.name == self.chapter.name
 
     @property
+    def trains_itself(self) -> bool:
+        """Whether its page has no experiments: its notebook trains what it shows while it is executed."""
+        return not self.page("book").experiments()
+
+    @property
     def panel(self) -> str:
         """What its panels of the paper's figures show, in a few words."""
         return self.short or self.title.rpartition(": ")[2]

@@ -124,8 +124,8 @@ def page_of(
 
 def _again(run: Run) -> str:
     """The commands that make a page again."""
-    commands = [(f"run {run.name}", "this page, from the recorded results")]
-    if run.name != "performance":
+    commands = [(f"run {run.name}", "this page" + ", from the recorded results" * (not run.trains_itself))]
+    if run.name != "performance" and not run.trains_itself:
         commands.append((f"record verify {run.name}", "train some of its results again, and compare"))
     for name, value in (("seed", "11"), ("seeds", '"[11]"')):
         if name in run.chapter.parameters:
@@ -160,6 +160,8 @@ def _parameters(run: Run, preset: str) -> str:
         for p in run.chapter.parameters.values()
     ]
     header = ("parameter", "type", "the paper", "this page", "meaning")
+    if run.trains_itself:  # of which the paper has nothing
+        header, *rows = ((*row[:2], *row[3:]) for row in (header, *rows))
     return f":::{{div}} parameters\n{table(header, rows)}\n:::"
 
 

@@ -30,9 +30,12 @@ __all__ = [
 
 
 def judge(page: Page, results: Mapping[Experiment, Any]) -> Claims:
-    """What the paper states about what a page shows, judged by the results. A page on no statement of the paper has no
-    claims; on data that the paper does not have they hold "here". Raises ``KeyError`` for a result that is not there.
+    """What the paper states about what a page shows, judged by the results. A page on no statement of the paper, or
+    without experiments, has no claims; on data that the paper does not have they hold "here". Raises ``KeyError`` for a
+    result that is not there.
     """
+    if not page.experiments():
+        return Claims({})
     module = importlib.import_module(f"{__name__}.{type(page).__module__.rpartition('.')[2]}")
     claims = module.claims(page.runs(results)) if hasattr(module, "claims") else Claims({})
     return Claims(dict(claims), here=page.has_own_data)

@@ -5,6 +5,7 @@ import platform
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from importlib import metadata
 from typing import Any, Literal
 
 from .. import __version__
@@ -24,11 +25,16 @@ _ORIGINS: dict[Origin, str] = {
 }
 
 
-def provenance(page: Page, results: Results) -> Text:
-    """The box at the end of a page. Its data has the same facts."""
-    outcomes = outcomes_of(page.experiments(), results)
+def provenance(page: Page, results: Results | None = None) -> Text:
+    """The box at the end of a page. Its data has the same facts. ``results``: none of a page without experiments."""
+    facts = _of_none() if results is None else _of_results(outcomes_of(page.experiments(), results))
+    facts["this page"] = _executed()
+    return Text(table(("what made this page", "details"), facts.items()), {"kind": "provenance"} | facts)
+
+
+def _of_results(outcomes: Sequence[Outcome]) -> dict[str, str]:
     made = [outcome.made for outcome in outcomes]
-    facts = {
+    return {
         "results": f"{len(outcomes)}: {', '.join(origins(outcomes))}",
         "computed": _dates(made),
         "on": _counted(m["device"] for m in made),
@@ -36,9 +42,18 @@ def provenance(page: Page, results: Results) -> Text:
         "with": "; ".join(_versions(made)),
         "which took": f"{number(sum(m['seconds'] for m in made))} s of one core in all",
         "changed since": _changed(outcomes),
-        "this page": _executed(),
     }
-    return Text(table(("what made this page", "details"), facts.items()), {"kind": "provenance"} | facts)
+
+
+def _of_none() -> dict[str, str]:
+    """Of a page without experiments."""
+    return {
+        "results": "none of the record or the store: the page trains what it shows",
+        "computed": "while the page was executed",
+        "on": f"cpu ({platform.machine()})",
+        "with": "; ".join(f"{name} {metadata.version(name)}" for name in ("torch", "numpy", "scipy")),
+        "changed since": "nothing: where the library's code has changed, the page is executed again",
+    }
 
 
 def outcomes_of(experiments: Iterable[Experiment], results: Results) -> list[Outcome]:
