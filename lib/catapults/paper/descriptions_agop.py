@@ -10,6 +10,7 @@ from ..experiments.agop_gd import RaisedRun
 from ..experiments.agop_optimizers import TITLES, OptimizerRun
 from ..experiments.agop_sgd import BatchRun
 from ..experiments.base import Rate
+from ..experiments.causes import CausesRun, Without
 from ..experiments.fits import Fitted, LearningPage, Strong, StrongModel
 from .descriptions import cost, data_and_network, network, seeds
 from .measurements import mean_and_deviation
@@ -25,8 +26,8 @@ def describe(runs: Sequence[Any], results: Results) -> Text:
     """
     first, pages = runs[0], [run.experiment for run in runs]
     every = [result for run in runs for result in _fitted(run)]
-    words = {RaisedRun: _raises, BatchRun: _batches, OptimizerRun: _optimizers}[type(first)](first)
-    of_seeds = seeds(pages) if isinstance(first, RaisedRun) else _seeds(first.experiment.seeds)
+    words = {RaisedRun: _raises, BatchRun: _batches, OptimizerRun: _optimizers, CausesRun: _causes}[type(first)](first)
+    of_seeds = seeds(pages) if isinstance(first, RaisedRun | CausesRun) else _seeds(first.experiment.seeds)
     parts = [
         _task(first.experiment, every, results),
         words,
@@ -37,7 +38,10 @@ def describe(runs: Sequence[Any], results: Results) -> Text:
     return Text(" ".join(part for part in parts if part), {"kind": "data", "source": every[0].source})
 
 
-def _fitted(run: RaisedRun | BatchRun | OptimizerRun) -> list[Fitted]:
+def _fitted(run: RaisedRun | BatchRun | OptimizerRun | CausesRun) -> list[Fitted | Without]:
+    """All trainings; first one that has the number of parameters."""
+    if isinstance(run, CausesRun):
+        return [result for group in run.groups.values() for result in group.values()]
     return run.results if isinstance(run, RaisedRun) else list(run.results.values())
 
 
@@ -72,6 +76,18 @@ def _batches(run: BatchRun) -> str:
     )
 
 
+def _causes(run: CausesRun) -> str:
+    e = run.experiment
+    text = ""
+    if e.batch_sizes:
+        text = f"SGD has the learning rate {_rate(e.learning_rate)}, with batches drawn as in chapter 4. "
+    if e.gd is not None:
+        differs = {name: value for name, value in e.gd.items() if name in ("n_train", "labels")}
+        but = "".join(f", {name} = {value}" for name, value in differs.items())
+        text += f"Gradient descent has the learning rates {_rate(e.gd['learning_rate'])}{but}."
+    return text.strip()
+
+
 def _optimizers(run: OptimizerRun) -> str:
     e = run.experiment
     rates = ", ".join(f"{TITLES[name]} {rate:g}" for name, rate in e.rates.items())
@@ -82,7 +98,7 @@ def _optimizers(run: OptimizerRun) -> str:
     )
 
 
-def _task(page: LearningPage, every: Sequence[Fitted], results: Results) -> str:
+def _task(page: LearningPage, every: Sequence[Fitted | Without], results: Results) -> str:
     """Data, network, strong model and rule to stop."""
     source, *others = dict.fromkeys(result.source for result in every)
     if others:  # of several seeds, which are named elsewhere
@@ -123,7 +139,7 @@ def _seeds(listed: Sequence[int]) -> str:
     return f"Seeds {', '.join(map(str, listed))}; each draws data, initial weights and batches."
 
 
-def _ends(page: LearningPage, every: Sequence[Fitted]) -> str:
+def _ends(page: LearningPage, every: Sequence[Fitted | Without]) -> str:
     diverged, converged = sum(r.diverged for r in every), sum(r.converged for r in every)
     reach = f"{converged} of {len(every)} trainings end below a loss of {number(page.stop_below)}"
     end = f"{reach}, {diverged} diverge{'s' * (diverged == 1)}."

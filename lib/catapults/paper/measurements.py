@@ -3,10 +3,11 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from ..experiments.causes import Without
 from ..experiments.fits import Fitted, Strong, undiverged
 from .statistics import resolution
 
@@ -20,12 +21,12 @@ class Measurement:
     """
 
     title: str
-    of: Callable[[Fitted], float]
+    of: Callable[[Any], float]
     better: Literal[1, -1]
     digits: int = 3
     percent: bool = False
 
-    def mean(self, results: Iterable[Fitted]) -> float:
+    def mean(self, results: Iterable[Fitted | Without]) -> float:
         """Over trainings; NaN where none has it."""
         return mean_and_deviation(self.of(result) for result in results)[0]
 
@@ -35,7 +36,7 @@ class Measurement:
             return "–"
         return f"{100 * value:.{self.digits}f} %" if self.percent else f"{value:.{self.digits}f}"
 
-    def write_mean(self, results: Iterable[Fitted]) -> str:
+    def write_mean(self, results: Iterable[Fitted | Without]) -> str:
         """Mean and standard deviation over trainings as text."""
         mean, deviation = mean_and_deviation(self.of(result) for result in results)
         if math.isnan(mean) or math.isnan(deviation):

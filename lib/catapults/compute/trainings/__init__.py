@@ -15,6 +15,8 @@ _WHERE = {
     "StochasticDescent": "stochastic",
     "Fit": "fits",
     "StrongModel": "fits",
+    "Intervened": "causes",
+    "Fork": "causes",
 }
 _BENCHMARKS = {"Scaling": "scaling"}  # modules of benchmarks/ in a checkout: timings, which are no trainings
 
