@@ -5,11 +5,12 @@ from typing import Any
 from .base import Experiment
 from .descent import GradientDescent, Restart
 from .fits import Fit, StrongModel
+from .recurrence import Recurrence
 from .scaling import Scaling
 from .stochastic import StochasticDescent
 
 KINDS: dict[str, type[Experiment]] = {
-    kind.__name__: kind for kind in (GradientDescent, Restart, StochasticDescent, Fit, StrongModel, Scaling)
+    kind.__name__: kind for kind in (GradientDescent, Restart, StochasticDescent, Fit, StrongModel, Scaling, Recurrence)
 }
 
 

@@ -15,6 +15,7 @@ _WHERE = {
     "StochasticDescent": "stochastic",
     "Fit": "fits",
     "StrongModel": "fits",
+    "Recurrence": "recurrence",
 }
 _BENCHMARKS = {"Scaling": "scaling"}  # modules of benchmarks/ in a checkout: timings, which are no trainings
 
