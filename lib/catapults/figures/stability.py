@@ -140,8 +140,8 @@ def courses(runs: Sequence[StabilityRun]) -> Figure:
     )
     return save(
         "S, the batch sharpness and the norm of the kernel along the trainings of the first seed that begin with S of "
-        "at least one half and do not diverge. Dashed: those that lose little of ‖K‖. An infinite S at the start is left "
-        "out.",
+        "at least one half and do not diverge. Dashed: those that lose little of ‖K‖. An infinite S at the start is "
+        "left out.",
         f"Three line plots over the steps. S goes, {ends}." if chosen else "Three empty plots.",
     )
 
