@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from ..display import Figure, number
 from ..experiments.stability import LINES, Cell, Criterion, StabilityRun, Watched
@@ -33,14 +34,17 @@ def diagram(runs: Sequence[StabilityRun]) -> Figure:
     light = LinearSegmentedColormap.from_list("falls", ["#ffffff", TOP])
     with canvas("stability", height=1.3 + 0.5 * len(sizes)) as (figure, save):
         axes = figure.subplots()
-        axes.set_facecolor("#d9d9d9")
         seaborn.heatmap(
             grid, ax=axes, cmap=light, vmin=0, vmax=_MOST, cbar=False, linewidths=2, linecolor="white",
             mask=np.isnan(grid), xticklabels=[f"{m:g}" for m in e.multiples], yticklabels=[str(b) for b in sizes],
         )  # fmt: skip
         for row, words in enumerate(texts):
             for column, text in enumerate(words):
-                axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8, color=INK)
+                gone = np.isnan(grid[row, column])
+                if gone:
+                    axes.add_patch(Rectangle((column, row), 1, 1, facecolor="#d9d9d9", edgecolor="white", linewidth=2))
+                colour = "white" if not gone and grid[row, column] > 0.6 * _MOST else INK
+                axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8, color=colour)
         for name, (colour, style, _) in _LINES.items():
             _border(axes, _above(runs, name), colour, style, _APART[name])
         axes.set(xlabel="learning rate over critical rate", ylabel="batch size")
@@ -81,10 +85,11 @@ def against(runs: Sequence[StabilityRun]) -> Figure:
                     x, y = zip(*points, strict=True)
                     axes.plot(x, y, linestyle="", marker=marker, markersize=5, color=colour, label=str(b))
                 gone = [min(t.criterion(name), high) for t in of if t.result.diverged]
-                axes.plot(
+                (crosses,) = axes.plot(
                     gone, [1.04] * len(gone), linestyle="", marker="x", markersize=5, color=colour, clip_on=False,
                     transform=axes.get_xaxis_transform(),
                 )  # fmt: skip
+                crosses.set_in_layout(False)
             axes.axvline(LINES[name], color=INK, linewidth=1, linestyle=":", marker="")
             axes.set(xlabel=label, ylabel="‖K‖ lost [%]")
             axes.set_yscale("symlog", linthresh=2)

@@ -31,14 +31,15 @@ def criteria_table(runs: Sequence[StabilityRun]) -> Text:
     for name, words in WORDS.items():
         every = [accuracy(run, name) for run in runs]
         without = [accuracy(run, name, divergent=False) for run in runs]
-        order = [rank_correlation(run, name) for run in runs]
-        rows.append((words, f"{LINES[name]:g}", *(_range(values) for values in (every, without, order))))
+        plain, beside = ([rank_correlation(run, name, to) for run in runs] for to in (False, True))
+        rows.append((words, f"{LINES[name]:g}", *(_range(values) for values in (every, without, plain, beside))))
     header = (
         "criterion at initialisation",
         "line",
         "balanced accuracy",
         "without those that diverge",
         "rank correlation with the fall of ‖K‖",
+        "the same beside the largest batch",
     )
     return Text(table(header, rows))
 
@@ -46,6 +47,7 @@ def criteria_table(runs: Sequence[StabilityRun]) -> Text:
 def robustness_table(runs: Sequence[StabilityRun]) -> Text:
     """The balanced accuracy of each criterion, with other choices of what counts."""
     ways = {f"‖K‖ lower by {100 * fall:g} %": {"fall": fall} for fall in (0.01, 0.02, FALL, 0.1)}
+    ways |= {"most spikes lower ‖K‖": {"by_spikes": True}}
     ways |= {"at equal η × steps": {"equal_time": True}, "without η > η_crit": {"subcritical": True}}
     rows = [
         (words, *(_range([accuracy(run, name, **options) for run in runs]) for options in ways.values()))
@@ -78,6 +80,73 @@ _COLUMNS: dict[str, tuple[Callable[[Watched], float], str]] = {
 }
 
 
+def one_spike(runs: Sequence[StabilityRun]) -> Text:
+    """By how much a spike changes ``||K||``, in a sentence."""
+    every = [t for run in runs for t in run.undiverged]
+    changes = [100 * abs(math.expm1(c)) for t in every for s in t.spikes if not math.isnan(c := t.norm_change(s))]
+    if not changes:
+        return Text("There is no spike after which ‖K‖ was measured.")
+    often = max(every, key=lambda t: len(t.spikes))
+    return Text(
+        f"Over one of the {len(changes)} spikes ‖K‖ changes by {number(np.median(changes))} % in the median, and by at "
+        f"most {number(np.quantile(changes, 0.95))} % in 95 of 100. Where they come most often there is one every "
+        f"{number(often.result.steps / max(len(often.spikes), 1))} steps, and ‖K‖ is measured every "
+        f"{often.experiment.norm_every}: what is lost cannot be divided among them."
+    )
+
+
+def doubts(runs: Sequence[StabilityRun]) -> Text:
+    """On how much the comparison of the criteria rests: the gap around the cut, and where the lines part."""
+    falls = {o: [100 * t.fall for run in runs for t in run.outcomes(o)] for o in ("calm", "falling")}
+    said = []
+    if all(falls.values()):
+        said.append(
+            f"Calm trainings lose at most {number(max(falls['calm']))} % of ‖K‖, falling ones at least "
+            f"{number(min(falls['falling']))} %: any cut in between is the same as ours of {100 * FALL:g} %."
+        )
+    parted = [
+        cell
+        for cell in runs[0].trainings
+        if cell[1] <= 1
+        and any(_side(t, "mean_square") != _side(t, "exceeded") for t in (run.trainings[cell] for run in runs))
+    ]
+    listed = ", ".join(f"b = {b} at {m:g} η_crit" for b, m in parted) or "none"
+    said.append(
+        f"Up to the critical rate, S = 1 and the paper's criterion part in {len(parted)} of "
+        f"{sum(m <= 1 for _, m in runs[0].trainings)} fields, in any seed: {listed}."
+    )
+    if parted:
+        there = [run.trainings[cell] for run in runs for cell in parted]
+        S = [t.criterion("mean_square") for t in there]
+        said.append(
+            f"There S is {number(min(S))} to {number(max(S))}, {sum(t.result.diverged for t in there)} of {len(there)} "
+            f"trainings diverge, and ‖K‖ loses {_range([100 * t.fall for t in there])} %."
+        )
+    return Text(" ".join(said))
+
+
+def _side(training: Watched, name: Criterion) -> bool:
+    return training.criterion(name) >= LINES[name]
+
+
+def best(runs: Sequence[StabilityRun]) -> Text:
+    """Where the test FVU is lowest, and what S is there, in a sentence."""
+    medians = {
+        cell: float(np.median(values))
+        for cell in runs[0].trainings
+        if not np.isnan(values := [run.trainings[cell].test for run in runs]).any()
+    }
+    if not medians:
+        return Text("All trainings diverge in some seed.")
+    order = sorted(medians, key=medians.get)[:3]
+    S = [float(np.median([run.trainings[cell].criterion("mean_square") for run in runs])) for cell in order]
+    listed = "; ".join(
+        f"{medians[cell]:.2f} at b = {cell[0]} and {cell[1]:g} η_crit (S = {'∞' if math.isinf(s) else f'{s:.2f}'})"
+        for cell, s in zip(order, S, strict=True)
+    )
+    return Text(f"The lowest test FVUs, medians over the seeds, are {listed}.")
+
+
 def _range_of(of: Sequence[Watched], value: Callable[[Watched], float], form: str) -> str:
     return form.format(float(np.median([value(t) for t in of]))) if of else "–"
 
@@ -101,34 +170,47 @@ def accuracy(
     fall: float = FALL,
     *,
     divergent: bool = True,
+    by_spikes: bool = False,
     equal_time: bool = False,
     subcritical: bool = False,
 ) -> float:
     """Balanced accuracy, the mean of the shares of unstable and of calm trainings on the right side of a criterion's
     line at initialisation. Unstable are those that diverge, and those in which ``||K||`` falls by more than ``fall``.
 
-    ``divergent``: with those that diverge. ``equal_time``: each only up to the eta times steps that the smallest rate
+    ``divergent``: with those that diverge. ``by_spikes``: unstable are, instead of the latter, those with spikes of
+    which most lower ``||K||``. ``equal_time``: each only up to the eta times steps that the smallest rate
     takes in all its steps. ``subcritical``: only rates below the critical one. NaN without both kinds.
     """
     chosen = [t for t in run.trainings.values() if divergent or not t.result.diverged]
     chosen = [t for t in chosen if not subcritical or t.multiple < 1]
-    unstable = np.array([_unstable(t, fall, equal_time) for t in chosen])
-    above = np.array([t.criterion(name) >= LINES[name] for t in chosen])
+    unstable = np.array([_unstable(t, fall, equal_time, by_spikes) for t in chosen])
+    above = np.array([_side(t, name) for t in chosen])
     if unstable.all() or not unstable.any():
         return math.nan
     return float((above[unstable].mean() + (~above[~unstable]).mean()) / 2)
 
 
-def rank_correlation(run: StabilityRun, name: Criterion) -> float:
-    """Between the criterion at initialisation and the fall of ``||K||``, over the trainings that do not diverge."""
+def rank_correlation(run: StabilityRun, name: Criterion, beside_largest: bool = False) -> float:
+    """Between the criterion at initialisation and the fall of ``||K||``, over the trainings that do not diverge.
+
+    ``beside_largest``: of the fall, that of the largest batch at the same rate is taken off, below the critical rate:
+    what is left is due to the batches.
+    """
     every = run.undiverged
+    falls = [t.fall for t in every]
+    if beside_largest:
+        largest = run.experiment.batch_sizes[-1]
+        every = [t for t in every if t.multiple < 1 and t.batch_size < largest]
+        falls = [t.fall - run.trainings[largest, t.multiple].fall for t in every]
     values = np.nan_to_num([t.criterion(name) for t in every], posinf=np.finfo(float).max)
-    return spearman(values, [t.fall for t in every])
+    return spearman(values, falls)
 
 
-def _unstable(training: Watched, fall: float, equal_time: bool) -> bool:
+def _unstable(training: Watched, fall: float = FALL, equal_time: bool = False, by_spikes: bool = False) -> bool:
     if training.result.diverged:
         return True
+    if by_spikes:
+        return 2 * training.lowering > len(training.spikes)
     if not equal_time:
         return training.fall > fall
     e = training.experiment
@@ -150,37 +232,39 @@ def _of_one_seed(run: StabilityRun) -> Claims:
 
 def _separates(run: StabilityRun, name: Criterion) -> Claim:
     value = accuracy(run, name)
-    wrong = [
-        t for t in run.trainings.values() if (t.criterion(name) >= LINES[name]) != _unstable(t, FALL, equal_time=False)
-    ]
+    wrong = [t for t in run.trainings.values() if _side(t, name) != _unstable(t)]
     listed = ", ".join(f"b = {t.batch_size} at {t.multiple:g} η_crit" for t in wrong)
-    paper = "a catapult where η exceeds η_crit(X_batch) (section 3.3)" if name == "exceeded" else "not stated"
     return claim(
         f"{WORDS[name]} at initialisation separates: unstable from {LINES[name]:g} on",
-        paper,
+        "not stated; a measurement of this book",
         f"balanced accuracy {value:.2f}" + (f"; wrong: {listed}" if wrong else ""),
         SEPARATES,
         value,
-        f"{WORDS[name][:1].upper()}{WORDS[name][1:]} puts {len(run.trainings) - len(wrong)} of {len(run.trainings)} "
-        f"trainings on the right side of its line" + (f"; not {listed}." if wrong else "."),
+        f"By {WORDS[name]}, {len(run.trainings) - len(wrong)} of {len(run.trainings)} trainings are on the right side "
+        "of the line" + (f"; not {listed}." if wrong else "."),
         unless="" if not math.isnan(value) else "all trainings are alike",
         unit="{:.2f}",
-        shown_in=() if name == "exceeded" else (OURS,),
+        shown_in=(OURS,),
     )
 
 
 def _order(run: StabilityRun) -> Claim:
-    value = rank_correlation(run, "mean_square")
-    others = ", ".join(f"{WORDS[name]}: {rank_correlation(run, name):.2f}" for name in WORDS if name != "mean_square")
+    value = rank_correlation(run, "mean_square", beside_largest=True)
+    others = ", ".join(
+        f"{words}: {rank_correlation(run, name, beside_largest=True):.2f}"
+        for name, words in WORDS.items()
+        if name != "mean_square"
+    )
     return claim(
-        "the larger S at initialisation, the more of ‖K‖ is lost",
+        "the larger S at initialisation, the more of ‖K‖ is lost beside the largest batch at the same rate",
         "not stated; a measurement of this book",
         f"rank correlation {value:.2f}",
         SEPARATES,
         value,
-        f"Over the {len(run.undiverged)} trainings that do not diverge, the rank correlation of the fall of ‖K‖ with S "
-        f"is {value:.2f} ({others}).",
-        unless="" if not math.isnan(value) else "fewer than three trainings do not diverge",
+        "Beside the largest batch at the same rate, the more of ‖K‖ is lost the larger S is at initialisation: the "
+        f"rank correlation is {value:.2f} ({others}). Of the plain fall it is "
+        f"{rank_correlation(run, 'mean_square'):.2f}.",
+        unless="" if not math.isnan(value) else "fewer than three trainings to compare",
         unit="{:.2f}",
         shown_in=(OURS,),
     )
@@ -191,7 +275,8 @@ def _divergence(run: StabilityRun) -> Claim:
     values = [t.criterion("mean_square") for t in diverged]
     lowest = min(values, default=math.nan)
     falling = [t.criterion("mean_square") for t in run.outcomes("falling")]
-    beside = f"; where ‖K‖ falls S is {number(min(falling))} to {number(max(falling))}" if falling else ""
+    largest = "infinite" if falling and math.isinf(max(falling)) else number(max(falling, default=math.nan))
+    beside = f"; where ‖K‖ falls S is {number(min(falling))} to {largest}" if falling else ""
     return claim(
         "no training diverges with S below 1 at initialisation",
         "not stated; a measurement of this book",
@@ -210,6 +295,8 @@ def _settles(run: StabilityRun) -> Claim:
     last = max((t.criterion("mean_square", -1) for t in chosen), default=math.nan)
     later = [t.criterion("mean_square", k) for t in chosen for k in range(1, len(t.result.measured))]
     middle = f"later S has a median of {number(np.median(later))}" if later else ""
+    still = [t for t in chosen if t.criterion("mean_square", -1) >= 1]
+    not_yet = f" ({', '.join(f'b = {t.batch_size} at {t.multiple:g} η_crit' for t in still)})" if still else ""
     return claim(
         "trainings that begin with S above 1 and do not diverge bring it below 1",
         "not stated; a measurement of this book",
@@ -217,7 +304,7 @@ def _settles(run: StabilityRun) -> Claim:
         at_most(1),
         last,
         f"{len(chosen)} trainings begin with S of 1 or more and do not diverge: {middle}, and at their ends it is "
-        f"{number(last)} at most.",
+        f"{number(last)} at most{not_yet}.",
         unless="" if chosen else "no such training",
         unit="{:.2f}",
         shown_in=(OURS,),
