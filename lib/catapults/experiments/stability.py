@@ -73,13 +73,9 @@ class Watched:
     @cached_property
     def spikes(self) -> list[Spike]:
         """Peaks of the whole set's loss by a factor of two or more; the iterations are steps."""
-        return self.spikes_by(catapult.RISE)
-
-    def spikes_by(self, rise: float) -> list[Spike]:
-        """The same for another factor."""
         loss = np.where(np.isfinite(self.result.loss), self.result.loss, np.nan)
         every = self.experiment.loss_every
-        return [Spike(every * s.start, every * s.peak, every * s.end) for s in catapult.spikes(loss, rise)]
+        return [Spike(every * s.start, every * s.peak, every * s.end) for s in catapult.spikes(loss)]
 
     def norm_change(self, spike: Spike) -> float:
         """Of log ||K||, from the last measurement before a spike to the first one after; NaN without these."""
