@@ -1,4 +1,4 @@
-"""Chapter 7: SGD over batch sizes and rates, its criteria, and the theorem on a constant kernel."""
+"""When do spikes recur? SGD over batch sizes and rates, its criteria, and the theorem on a constant kernel."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""SGD over batch sizes and learning rates: where spikes recur, and which criterion says so (chapter 7)."""
+"""SGD over batch sizes and learning rates: where spikes recur, and which criterion says so."""
 
 import math
 from collections.abc import Mapping

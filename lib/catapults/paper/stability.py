@@ -1,4 +1,4 @@
-"""Which criterion separates the trainings whose spikes lower the norm of the kernel from the others (chapter 7)."""
+"""Which criterion separates the trainings whose spikes lower the norm of the kernel from the others."""
 
 import math
 from collections.abc import Callable, Sequence
