@@ -62,7 +62,7 @@ FIRST = next(iter(CHAPTERS))
 
 def number_of(run: runs.Run) -> int | None:
     """The number of its chapter in the book; ``None`` for a page outside of the chapters."""
-    of = {"gd_catapults": 1, "multiple_catapults": 2, "sgd_spikes": 3, "match_rates": 3, "phases": 5}
+    of = {"gd_catapults": 1, "multiple_catapults": 2, "sgd_spikes": 3, "match_rates": 3, "phases": 5, "stability": 6}
     of |= dict.fromkeys(("agop_gd", "agop_sgd", "agop_optimizers"), 4)
     return of.get(run.name)  # run sheets are in no chapter
 
@@ -118,7 +118,7 @@ KINDS = (  # of pages, one each
     *(f"book/{name}.html" for name in ("notation", "bibliography")),
     *(
         f"chapters/{name}.html"
-        for name in ("gd_catapults", "phases", "match_rates", "agop_sgd", "performance", "own_network")
+        for name in ("gd_catapults", "phases", "stability", "match_rates", "agop_sgd", "performance", "own_network")
     ),
     *(f"chapters/{name}.html" for name in ("sgd_spikes-wrn", "agop_gd-usps")),
     "search.html",

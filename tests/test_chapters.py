@@ -118,6 +118,14 @@ def test_what_the_measurements_cost():
     assert len(figures) == 1 and claims == [] and "Our bound on a step is for" in said
 
 
+def test_when_spikes_recur():
+    figures, claims, said = shown("stability")
+    assert figures == ["stability", "against", "courses"]
+    names = {"mean_square", "trace", "sharpness", "exceeded", "critical", "order", "divergence", "settles"}
+    assert names == set(claims)
+    assert "normal, b = 1" in said and "The lowest test FVUs" in said
+
+
 class TestYourOwnNetwork:
     def test_it_measures_networks_that_are_not_ours(self):
         figures, claims, said = shown("own_network")

@@ -12,11 +12,12 @@ MAY_IMPORT = {
     "paper": {"experiments", "compute", "schedules", "display"},
     "experiments": {"data", "history", "schedules", "catapult"},
     "compute": {"experiments", "training", "tangent", "sgd", "agop", "models", "catapult", "history", "data", "devices"}
-    | {"checks"},
+    | {"checks", "stability"},
     "sgd": {"training", "tangent", "history", "schedules", "checks"},
     "training": {"tangent", "data", "history", "schedules", "catapult", "precision", "checks"},
     "agop": {"tangent", "precision"},
     "hessian": {"tangent"},
+    "stability": {"tangent", "precision", "checks"},
     "tangent": {"models", "devices", "precision", "checks"},
     "models": {"checks"},
     "data": {"checks"},

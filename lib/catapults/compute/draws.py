@@ -13,6 +13,7 @@ from .. import data
 from ..experiments import Experiment, Network
 from ..experiments.descent import Restart
 from ..experiments.fits import Fit, StrongModel
+from ..experiments.recurrence import Recurrence
 from .atomic import written
 
 FOLDER = "CATAPULTS_JOB"  # names a job folder
@@ -29,6 +30,8 @@ def arguments(experiment: Experiment) -> dict[str, Any] | None:
     drawn = {"name": e.dataset, "n_train": e.n_train, "seed": e.seed, "labels": e.labels, "image_size": e.image_size}
     if isinstance(e, Fit | StrongModel):
         drawn |= {"n_validation": e.n_validation, "n_test": e.n_test}
+    if isinstance(e, Recurrence):
+        drawn |= {"n_test": e.n_test}
     if isinstance(e, Fit) and not data.is_synthetic(e.dataset):
         drawn |= {"label_noise": e.label_noise}
     return drawn

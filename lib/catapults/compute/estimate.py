@@ -9,6 +9,7 @@ from .. import data
 from ..experiments import Experiment, Network
 from ..experiments.descent import GradientDescent, Restart
 from ..experiments.fits import Fit, StrongModel
+from ..experiments.recurrence import Recurrence
 from ..experiments.scaling import Scaling
 from ..experiments.stochastic import StochasticDescent
 
@@ -43,6 +44,9 @@ def seconds(experiment: Experiment) -> float:
         batch, kernels = e.batch_size, {e.batch_size: 1, e.n_train: e.kernel_every or math.inf}
         passes = e.n_train / (3 * e.loss_every)
         hessian = _number(batch) * _HESSIAN / (e.hessian_every or math.inf)
+    elif isinstance(e, Recurrence):
+        batch, kernels = e.batch_size, {e.batch_size: 1, e.n_train: e.criteria_every}
+        passes = e.n_train / (3 * e.loss_every) + 3 * e.n_train / e.norm_every
     elif isinstance(e, Fit):
         batch, kernels = e.batch_size, {e.batch_size: e.critical_every or math.inf}
         passes = (e.n_train + e.n_validation) / (3 * e.evaluate_every)

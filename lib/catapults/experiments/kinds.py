@@ -6,12 +6,16 @@ from .base import Experiment
 from .causes import Fork, Intervened
 from .descent import GradientDescent, Restart
 from .fits import Fit, StrongModel
+from .recurrence import Recurrence
 from .scaling import Scaling
 from .stochastic import StochasticDescent
 
 KINDS: dict[str, type[Experiment]] = {
     kind.__name__: kind
-    for kind in (GradientDescent, Restart, StochasticDescent, Fit, StrongModel, Scaling, Intervened, Fork)
+    for kind in (
+        *(GradientDescent, Restart, StochasticDescent, Fit, StrongModel, Scaling),
+        *(Intervened, Fork, Recurrence),
+    )
 }
 
 

@@ -12,6 +12,7 @@ from ..experiments.multiple_catapults import MultipleRun
 from ..experiments.phases import PhasesRun
 from ..experiments.scaling import CNN, FCN, WARM_STEPS, ScalingRun
 from ..experiments.sgd_spikes import SGDRun
+from ..experiments.stability import StabilityRun
 from .provenance import origins, outcomes_of
 
 
@@ -29,6 +30,11 @@ def describe(runs: Sequence[Any], results: Results) -> Text:
     if isinstance(first, PhasesRun):
         parts = [_phases(first), seeds(pages), cost(pages, results)]
         return Text(" ".join(part for part in parts if part), {"kind": "data", "source": first.source})
+    if isinstance(first, StabilityRun):
+        result = next(iter(first.trainings.values())).result
+        about = data_and_network(first.experiment, result.source, result.parameters)
+        parts = [about, _watched(runs), seeds(pages), cost(pages, results)]
+        return Text(" ".join(part for part in parts if part), {"kind": "data", "source": result.source})
     words = {GDRun: _descent, MultipleRun: _schedules, SGDRun: _sgd}[type(first)](first)
     about = data_and_network(first.experiment, first.source, first.parameters)
     parts = [about, words, seeds(pages), cost(pages, results)]
@@ -85,6 +91,20 @@ def _phases(run: PhasesRun) -> str:
     return (
         f"Data: {run.source} {e.n_train} samples{size}. Networks: {e.architecture}, {e.depth} weight layers, of the "
         f"widths {widths}. Training: {e.steps} steps at {multiples} times the critical rate at initialisation."
+    )
+
+
+def _watched(runs: Sequence[StabilityRun]) -> str:
+    e = runs[0].experiment
+    sizes, multiples = ", ".join(map(str, e.batch_sizes)), ", ".join(f"{multiple:g}" for multiple in e.multiples)
+    drawn = "drawn with replacement" if e.replacement else "by going through the shuffled training set"
+    every = [t.result for run in runs for t in run.trainings.values()]
+    diverged, converged = sum(r.diverged for r in every), sum(r.converged for r in every)
+    return (
+        f"Training: SGD with batches of {sizes}, {drawn}, at {multiples} times the critical rate at initialisation, "
+        f"for {e.steps} steps or until the loss is below {number(e.stop_below)}. The loss of the whole training set is "
+        f"measured every {e.loss_every} steps, ‖K‖ every {e.norm_every}, the criteria every {e.criteria_every}. Of the "
+        f"{len(every)} trainings {converged} end below that loss, and {diverged} diverge."
     )
 
 

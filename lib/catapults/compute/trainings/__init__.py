@@ -17,6 +17,7 @@ _WHERE = {
     "StrongModel": "fits",
     "Intervened": "causes",
     "Fork": "causes",
+    "Recurrence": "recurrence",
 }
 _BENCHMARKS = {"Scaling": "scaling"}  # modules of benchmarks/ in a checkout: timings, which are no trainings
 
