@@ -1,8 +1,10 @@
-"""The Taylor expansion of a network in its weights, to first or second order, as a model that can be trained.
+"""Models beside a network, to be trained like it: its Taylor expansion in the weights, and the one with fixed gates.
 
 With the weights w0 that a network f has now and a change delta of them, the *linear* model is ``f + J delta`` (Lee et
 al., 2019), whose tangent kernel is constant; the *quadratic* one, ``f + J delta + 1/2 delta^T (d^2 f) delta``, is the
-simplest model that has catapults (Zhu et al., 2024). At ``delta = 0`` both have the network's outputs and kernel.
+simplest model that has catapults (Zhu et al., 2024). A ReLU network whose gates are held as they are at w0 is a
+polynomial in the weights with the same expansion; with two layers it is the quadratic model itself. At ``delta = 0``
+all of them have the network's outputs and kernel.
 """
 
 from copy import deepcopy
@@ -41,6 +43,17 @@ def expansion(model: nn.Module, order: Order) -> nn.Module:
     if all(trained) and chain_of(model, torch.empty(1, 1)):
         return ChainExpansion(model, order)
     return Expansion(model, order)
+
+
+def frozen_gates(model: nn.Module) -> nn.Module:
+    """A fully connected ReLU network of which each ReLU passes, for each sample, what it passes at the present weights.
+
+    Its trainable parameters are those of the network, which it shares nothing with. Raises ``ValueError`` for a model
+    that is no chain of linear layers and ReLUs.
+    """
+    if not chain_of(model, torch.empty(1, 1)):
+        raise ValueError("model: is no chain of linear layers and ReLUs; allowed is one, such as models.fcn(...)")
+    return FrozenGates(model)
 
 
 class Expansion(nn.Module):
@@ -94,6 +107,26 @@ class ChainExpansion(nn.Module):
         for layer in self.layers:
             terms = [layer(inputs)] if isinstance(layer, nn.Flatten) else layer(terms)
         return sum(terms)
+
+
+class FrozenGates(nn.Module):
+    """See :func:`frozen_gates`. ``start``: the network as it was."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self._names = chain_of(model, torch.empty(1, 1))
+        self.model, self.start = deepcopy(model), deepcopy(model).requires_grad_(False)
+
+    def forward(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n c"]:
+        then = now = inputs
+        for name in self._names:
+            module = self.start.get_submodule(name)
+            if isinstance(module, nn.ReLU):
+                open_ = then > 0
+                then, now = then * open_, now * open_
+            else:
+                then, now = module(then), self.model.get_submodule(name)(now)
+        return now
 
 
 def _expanded(module: nn.Module, order: int) -> nn.Module:

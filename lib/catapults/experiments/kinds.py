@@ -4,12 +4,14 @@ from typing import Any
 
 from .base import Experiment
 from .descent import GradientDescent, Restart
+from .expansion import ExpandedDescent
 from .fits import Fit, StrongModel
 from .scaling import Scaling
 from .stochastic import StochasticDescent
 
 KINDS: dict[str, type[Experiment]] = {
-    kind.__name__: kind for kind in (GradientDescent, Restart, StochasticDescent, Fit, StrongModel, Scaling)
+    kind.__name__: kind
+    for kind in (GradientDescent, Restart, ExpandedDescent, StochasticDescent, Fit, StrongModel, Scaling)
 }
 
 
