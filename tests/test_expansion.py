@@ -187,7 +187,7 @@ def test_gates_are_those_of_the_start():
 
 class TestRefuses:
     @pytest.mark.parametrize("order", [0, 3, 1.5, "2", True])
-    def test_another_order(self, order, unchecked):
+    def test_another_order(self, order, no_type_checks):
         with pytest.raises(ValueError, match=r"^order = .*: allowed are whole numbers from 1 to 2"):
             expansion(models.fcn(3, 2, 2), order)
 

@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from ..display import Figure, number
 from ..experiments.phases import Course, Kind, PhasesRun
-from ..paper.phases import NAMES, middle
+from ..paper.phases import LARGEST, LARGEST_QUADRATIC, NAMES, middle
 from .base import INK, NORM, REST, TOP, canvas, draw_split, end_of, finish, plain_numbers
 
 _COLOURS = {"lazy": "#d9d9d9", "catapult": TOP, "unsettled": "#ece133", "divergence": REST}
@@ -54,7 +54,7 @@ def diagram(runs: Sequence[PhasesRun]) -> Figure:
 
 
 def models(runs: Sequence[PhasesRun]) -> Figure:
-    """Above, how high the loss of each model rises; below, up to which rate each comes back, for every seed and width."""
+    """Above, how high the loss of each model rises; below, up to which rate each comes back, by seed and width."""
     e, kinds = runs[0].experiment, runs[0].kinds
     widest = e.widths[-1]
     with canvas("models", height=4.4 + 0.22 * len(kinds) * len(e.widths)) as (figure, save):
@@ -79,16 +79,17 @@ def models(runs: Sequence[PhasesRun]) -> Figure:
         above.legend(fontsize=9)
         below.set(xlabel="learning rate over critical rate", yticks=range(len(places)))
         below.set_yticklabels([f"{NAMES[kind]}, {width}" for kind, width in places], fontsize=9)
-        for mark in (1, 2, 6):
-            for axes in (above, below):
+        for axes in (above, below):
+            for mark in (1, LARGEST_QUADRATIC, LARGEST):
                 axes.axvline(mark, color=INK, linewidth=0.8, linestyle=":", marker="", zorder=0)
         below.set_xticks([0.5, 1, 2, 4, 6, 8], ["0.5", "1", "2", "4", "6", "8"])
         below.minorticks_off()
     said = "; ".join(f"{NAMES[kind]}, width {width}: {_borders(runs, width, kind)}" for kind, width in places[::-1])
     return save(
-        f"The models beside the ReLU network. Above: how high the loss rises, at width {widest}, as long as training comes "
-        f"back; a line for each of the {len(runs)} seeds. Below: a bar for each seed, from the largest rate at which training "
-        "comes back to the next one, at which it does not. Dotted: one, two and six times the critical rate.",
+        f"The models beside the ReLU network. Above: how high the loss rises, at width {widest}, as long as training "
+        f"comes back; a line for each of the {len(runs)} seeds. Below: a bar for each seed, from the largest rate at "
+        "which training comes back to the next one, at which it does not. Dotted: one, two and six times the critical "
+        "rate.",
         f"Two plots with the multiple of the critical rate to the right, logarithmic. Bars: {said}.",
     )
 

@@ -226,7 +226,8 @@ def _linear(run: PhasesRun, width: int) -> Claim:
         f"between {number(last)} and {number(first)} η_crit",
         BETWEEN,
         last <= 1 <= first,
-        f"The linear model comes back up to {number(last)} critical rates, and no more at {number(first)} (width {width}).",
+        f"The linear model comes back up to {number(last)} critical rates, and no more at {number(first)} "
+        f"(width {width}).",
         unless="" if known else "the border is outside of the page's rates",
     )
 
