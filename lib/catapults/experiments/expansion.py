@@ -15,10 +15,10 @@ Model = Literal["linear", "quadratic", "frozen gates"]
 
 @dataclass(frozen=True)
 class Curve:
-    """Of one training that took T steps."""
+    """Of one training: the state before each step and the one after the last."""
 
-    loss: Float[np.ndarray, " T+1"]
-    kernel_norm: Float[np.ndarray, " T+1"]
+    loss: Float[np.ndarray, " states"]
+    kernel_norm: Float[np.ndarray, " states"]
     diverged: bool
 
 
