@@ -13,7 +13,7 @@ from catapults.experiments.phases import Course, Phases, PhasesRun
 from catapults.figures import phases as figures
 from catapults.paper import NOT_COMPARED, NOT_REPRODUCED, PARTLY, REPRODUCED
 from catapults.paper.descriptions import describe
-from catapults.paper.phases import claims, middle, model_table, phase_table, sentence
+from catapults.paper.phases import claims, middle, model_table, phase_table, sentence, steps_sentence
 from histories import history
 
 SMALL = {
@@ -228,6 +228,14 @@ class TestClaimsOnModels:
         found = claims([beside({"linear": (9, math.inf), "quadratic": (9, math.inf)})])
         assert {found[name].verdict for name in ("linear", "quadratic")} == {NOT_COMPARED}
         assert math.isnan(middle((8.0, math.inf))) and math.isnan(middle((0.0, 0.5)))
+
+
+def test_whether_more_steps_would_change_a_border_is_said():
+    run = made_up(FALLS)
+    assert "Of the 6 trainings none is unsettled after 30 steps" in steps_sentence([run]).markdown
+    assert "by iteration 2 at the latest" in steps_sentence([run]).markdown
+    slow = made_up(FALLS | {5: ([1.0, 6.0, 1.5], [1, 1, 1])})
+    assert "Of the 12 trainings 1 is unsettled" in steps_sentence([run, slow]).markdown
 
 
 def test_a_training_in_one_sentence():

@@ -62,6 +62,18 @@ def model_table(runs: Sequence[PhasesRun]) -> Text:
     return Text(table(("model", "width", "largest η / η_crit, median", "by seed"), rows))
 
 
+def steps_sentence(runs: Sequence[PhasesRun]) -> Text:
+    """Whether the borders depend on the number of steps: when trainings with a catapult are back, at the latest."""
+    e = runs[0].experiment
+    every = [c for run in runs for kind in run.kinds for width in e.widths for c in run.of_width(width, kind)]
+    unsettled = sum(course.phase == "unsettled" for course in every)
+    last = max((course.back or 0 for course in every if course.phase == "catapult"), default=0)
+    return Text(
+        f"Of the {len(every)} trainings {unsettled or 'none'} {'is' if unsettled < 2 else 'are'} unsettled after "
+        f"{e.steps} steps. Those with a catapult are back below their start by iteration {last} at the latest."
+    )
+
+
 def middle(border: tuple[float, float]) -> float:
     """The geometric mean of two rates between which a border lies; NaN where one of them is not known."""
     last, first = border
