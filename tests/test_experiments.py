@@ -145,6 +145,7 @@ class TestTheKey:
         others = {
             "dataset": "other", "architecture": "other", "norm": "layer", "image_size": 5, "labels": "other",
             "parameterization": "other", "optimizer": "other", "strong": {"seed": 3}, "of": descent(seed=5),
+            "model": "linear", "multiples": [3.0],
         }  # fmt: skip
         keys = {experiment.key}
         for name in type(experiment).model_fields:
