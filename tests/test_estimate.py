@@ -11,7 +11,7 @@ from catapults.compute.trainings.networks import at_initialisation
 from catapults.experiments.descent import GradientDescent, Restart
 from catapults.experiments.network import Architecture
 from catapults.paper import descriptions
-from test_experiments import REAL, STRONG, descent, fit, sgd
+from test_experiments import REAL, STRONG, descent, expanded, fit, sgd
 
 HUGE = 10**22
 IMAGES = {"dataset": "cifar-10:0,1"}
@@ -87,7 +87,7 @@ class TestWhatCannotFit:
         ):
             estimate.refuse_impossible(experiment, "cpu")
 
-    @pytest.mark.parametrize("experiment", [descent(), sgd(), fit(), Restart(of=descent(), steps=3)])
+    @pytest.mark.parametrize("experiment", [descent(), expanded(), sgd(), fit(), Restart(of=descent(), steps=3)])
     def test_what_fits_is_not_refused(self, experiment):
         estimate.refuse_impossible(experiment, "cpu")
 
@@ -100,6 +100,9 @@ class TestSeconds:
             (descent(), descent(n_train=2000)),
             (descent(), descent(width=2000)),
             (descent(), descent(depth=9)),
+            (descent(), expanded()),
+            (expanded(model="linear"), expanded()),
+            (expanded(), expanded(multiples=[1, 2, 3])),
             (Restart(of=descent(), steps=3), descent()),
             (sgd(), sgd(batch_size=8)),
             (sgd(n_train=1000), sgd(n_train=1000, kernel_every=1)),

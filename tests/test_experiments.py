@@ -6,6 +6,7 @@ import sys
 import pytest
 from catapults.experiments import Experiment, ParameterError, base
 from catapults.experiments.descent import GradientDescent, Measured, Restart
+from catapults.experiments.expansion import ExpandedDescent
 from catapults.experiments.fits import Fit, StrongModel
 from catapults.experiments.kinds import KINDS, restored
 from catapults.experiments.stochastic import StochasticDescent
@@ -41,7 +42,11 @@ def fit(**changes) -> Fit:
     return Fit.create(**NETWORK | FIT | changes)
 
 
-EVERY = [descent(), Restart(of=descent(), steps=3), sgd(), fit(), fit(**REAL), fit(**REAL).needs[0]]
+def expanded(**changes) -> ExpandedDescent:
+    return ExpandedDescent.create(**NETWORK | {"model": "quadratic", "multiples": [0.5, 2], "steps": 10} | changes)
+
+
+EVERY = [descent(), expanded(), Restart(of=descent(), steps=3), sgd(), fit(), fit(**REAL), fit(**REAL).needs[0]]
 
 
 class TestWhatIsRefused:
@@ -140,6 +145,7 @@ class TestTheKey:
         others = {
             "dataset": "other", "architecture": "other", "norm": "layer", "image_size": 5, "labels": "other",
             "parameterization": "other", "optimizer": "other", "strong": {"seed": 3}, "of": descent(seed=5),
+            "model": "linear", "multiples": [3.0],
         }  # fmt: skip
         keys = {experiment.key}
         for name in type(experiment).model_fields:

@@ -8,6 +8,7 @@ import psutil
 from .. import data
 from ..experiments import Experiment, Network
 from ..experiments.descent import GradientDescent, Restart
+from ..experiments.expansion import ExpandedDescent
 from ..experiments.fits import Fit, StrongModel
 from ..experiments.recurrence import Recurrence
 from ..experiments.scaling import Scaling
@@ -18,6 +19,7 @@ _OVERHEAD = 2e-4  # seconds of a layer's part in a small step
 _MEASURING = 4  # small steps in the time of one that measures the kernel
 _PRODUCTS = 50  # with vectors, instead of a kernel that does not fit
 _HESSIAN = 12  # gradients in the time of a measurement of the Hessian
+_EXPANDED = {"linear": 3, "quadratic": 5, "frozen gates": 3}  # steps of the network in the time of one of these models
 _START = 1.0  # seconds of a process to begin and to read data
 _TIMING = 60.0  # seconds of the page on performance with the sizes of laptop
 _LONGEST = 30 * 24 * 3600.0  # seconds that a training may be estimated to take
@@ -36,10 +38,13 @@ def seconds(experiment: Experiment) -> float:
     if isinstance(e, Restart):
         return seconds(e.of) * (e.steps / e.of.steps)
     network = e.network() if isinstance(e, StrongModel) else e
-    hessian = 0.0
+    hessian, times = 0.0, 1
     if isinstance(e, GradientDescent):
         batch, kernels, passes = e.n_train, {e.n_train: 1}, 0.0
         hessian = _number(batch) * _HESSIAN / (e.hessian_every or math.inf)
+    elif isinstance(e, ExpandedDescent):
+        batch, kernels, passes = e.n_train, {e.n_train: 1}, 0.0
+        times = len(e.multiples) * _EXPANDED[e.model]
     elif isinstance(e, StochasticDescent):
         batch, kernels = e.batch_size, {e.batch_size: 1, e.n_train: e.kernel_every or math.inf}
         passes = e.n_train / (3 * e.loss_every)
@@ -62,7 +67,7 @@ def seconds(experiment: Experiment) -> float:
     for n, every in kernels.items():
         rows = _number(n) * outputs
         arithmetic += min(rows**2 * pair, _PRODUCTS * 4 * rows * multiplications) / every
-    return _START + _number(e.steps) * (overhead + arithmetic / _PER_SECOND)
+    return _START + times * _number(e.steps) * (overhead + arithmetic / _PER_SECOND)
 
 
 def size(network: Network) -> tuple[float, float, float]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..experiments import Experiment
 from ..experiments.descent import Measured
+from ..experiments.expansion import Expanded
 from ..experiments.fits import Fitted, Strong
 from . import record
 from .made import Made
@@ -91,7 +92,7 @@ def _compared(experiment: Experiment, then: tuple[Any, Made], now: tuple[Any, Ma
 def _comparable(experiment: Experiment) -> bool:
     """Whether it has numbers to compare, as timings have not, and all that it needs is recorded."""
     there = all(record.entry(need).state != "missing" for need in experiment.needs)
-    return experiment.Result in (Measured, Fitted, Strong) and there
+    return experiment.Result in (Measured, Expanded, Fitted, Strong) and there
 
 
 def early(result: Any) -> Mapping[str, np.ndarray]:
@@ -101,6 +102,8 @@ def early(result: Any) -> Mapping[str, np.ndarray]:
         columns = {"loss": h.loss, "norm": h.kernel_norm, "critical": h.critical_learning_rate}
         batch = {"rate": h.learning_rate, "batch": h.batch_loss, "of batch": h.batch_critical_learning_rate}
         found = {name: column[:EARLY] for name, column in (columns | batch).items()}
+    elif isinstance(result, Expanded):
+        found = {"loss": result.loss[:, :EARLY], "norm": result.kernel_norm[:, :EARLY]}
     elif isinstance(result, Fitted):
         critical = np.array([result.initial_critical_learning_rate])
         found = {"critical": critical, "validation": result.validation[:1], "loss": result.loss[:EARLY]}

@@ -5,6 +5,7 @@ from typing import Any
 from .base import Experiment
 from .causes import Fork, Intervened
 from .descent import GradientDescent, Restart
+from .expansion import ExpandedDescent
 from .fits import Fit, StrongModel
 from .recurrence import Recurrence
 from .scaling import Scaling
@@ -14,7 +15,7 @@ KINDS: dict[str, type[Experiment]] = {
     kind.__name__: kind
     for kind in (
         *(GradientDescent, Restart, StochasticDescent, Fit, StrongModel, Scaling),
-        *(Intervened, Fork, Recurrence),
+        *(ExpandedDescent, Intervened, Fork, Recurrence),
     )
 }
 

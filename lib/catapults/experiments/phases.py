@@ -1,22 +1,25 @@
 """Gradient descent in networks of several widths at many learning rates: chapter 5's phases."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import field_validator, model_validator
 
 from ..catapult import RISE
 from ..history import History
-from .base import Page, Positive, PositiveInt, Seed, Word
+from .base import Experiment, Page, Positive, PositiveInt, Seed, Word
 from .descent import GradientDescent, Measured, first_below_start
+from .expansion import Curve, Expanded, ExpandedDescent, Model
 from .network import Architecture, Labels, threshold
 
 Phase = Literal["lazy", "catapult", "unsettled", "divergence"]
+Kind = Literal["network"] | Model
 
 
 class Phases(Page):
-    """Gradient descent at multiples of the initial critical rate, for several widths (section 2, remark 1)."""
+    """Gradient descent at multiples of the initial critical rate, for several widths (section 2, remark 1); the same of
+    the ``models`` beside each network, at these multiples and at the ``finer`` ones."""
 
     dataset: Word
     architecture: Architecture
@@ -32,6 +35,8 @@ class Phases(Page):
     top: PositiveInt
     seed: Seed
     seeds: PositiveInt
+    models: list[Model] = []
+    finer: list[Positive] = []
 
     @field_validator("widths", "multiples")
     @classmethod
@@ -40,25 +45,53 @@ class Phases(Page):
             raise ValueError("allowed are one or several numbers that ascend")
         return value
 
+    @field_validator("models")
+    @classmethod
+    def _differ(cls, value: list) -> list:
+        if len(set(value)) < len(value):
+            raise ValueError("allowed are models that differ")
+        return value
+
     @model_validator(mode="after")
     def _possible(self) -> "Phases":
+        if "frozen gates" in self.models and self.architecture != "fcn":
+            held = f"gates are frozen in networks of architecture 'fcn', and not {self.architecture!r}"
+            raise ValueError(f"models = {self.models!r}: {held}; allowed are 'linear' and 'quadratic'")
         for width in self.widths:
             self._training(width, self.multiples[0])
+            for model in self.models:
+                self._model(width, model)
         return self
 
-    def trainings(self) -> Mapping[tuple[int, float], GradientDescent]:
-        return {(width, m): self._training(width, m) for width in self.widths for m in self.multiples}
+    @property
+    def multiples_of_models(self) -> list[float]:
+        return sorted({*self.multiples, *self.finer})
+
+    def trainings(self) -> Mapping[tuple[int, float | Model], Experiment]:
+        networks = {(width, m): self._training(width, m) for width in self.widths for m in self.multiples}
+        return networks | {(width, model): self._model(width, model) for width in self.widths for model in self.models}
 
     def _training(self, width: int, multiple: float) -> GradientDescent:
         plain = {"norm": None, "parameterization": "ntk", "hessian_every": None}
         own = {"width": width, "learning_rate": f"{multiple:g} eta_crit"}
         return GradientDescent.create(**self.shared_with(GradientDescent) | plain | own)
 
-    def run(self, results: Mapping[tuple[int, float], Measured]) -> "PhasesRun":
+    def _model(self, width: int, model: Model) -> ExpandedDescent:
+        plain = {"norm": None, "parameterization": "ntk"}
+        own = {"width": width, "model": model, "multiples": self.multiples_of_models}
+        return ExpandedDescent.create(**self.shared_with(ExpandedDescent) | plain | own)
+
+    def run(self, results: Mapping[tuple[int, float | Model], Measured | Expanded]) -> "PhasesRun":
         first = next(iter(results.values()))
-        courses = {key: Course(key[1], result.history) for key, result in results.items()}
+        courses = {(w, m): Course(m, results[w, m].history) for w in self.widths for m in self.multiples}
+        beside = {
+            (model, w, m): Course(m, results[w, model].curve(row))
+            for model in self.models
+            for w in self.widths
+            for row, m in enumerate(self.multiples_of_models)
+        }
         parameters = {width: results[width, self.multiples[0]].parameters for width in self.widths}
-        return PhasesRun(self, first.source, courses, parameters, first.outputs)
+        return PhasesRun(self, first.source, courses, parameters, first.outputs, beside)
 
 
 @dataclass(frozen=True)
@@ -66,7 +99,7 @@ class Course:
     """One training, at a multiple of its critical rate."""
 
     multiple: float
-    history: History
+    history: History | Curve
 
     @property
     def height(self) -> float:
@@ -102,29 +135,38 @@ class Course:
 
 @dataclass(frozen=True)
 class PhasesRun:
-    """What one seed gave: a course for each width and multiple; the number of parameters for each width."""
+    """What one seed gave: a course for each width and multiple; the number of parameters for each width; and a course
+    for each model ``beside`` the networks, width and multiple."""
 
     experiment: Phases
     source: str
     courses: Mapping[tuple[int, float], Course]
     parameters: Mapping[int, int]
     outputs: int
+    beside: Mapping[tuple[Model, int, float], Course] = field(default_factory=dict)
 
     @property
     def threshold(self) -> str:
         return threshold(self.outputs)
 
-    def of_width(self, width: int) -> list[Course]:
-        """By ascending multiples."""
-        return [self.courses[width, m] for m in self.experiment.multiples]
+    @property
+    def kinds(self) -> list[Kind]:
+        """The models beside the networks, and these."""
+        return [*self.experiment.models, "network"]
 
-    def border(self, width: int) -> tuple[float, float]:
+    def of_width(self, width: int, kind: Kind = "network") -> list[Course]:
+        """By ascending multiples."""
+        if kind == "network":
+            return [self.courses[width, m] for m in self.experiment.multiples]
+        return [self.beside[kind, width, m] for m in self.experiment.multiples_of_models]
+
+    def border(self, width: int, kind: Kind = "network") -> tuple[float, float]:
         """The largest multiple below the first one at which training does not come back, and that one.
 
         Infinite where it always comes back; 0 and the smallest multiple where it never does.
         """
         last = 0.0
-        for course in self.of_width(width):
+        for course in self.of_width(width, kind):
             if course.phase in ("divergence", "unsettled"):
                 return last, course.multiple
             last = course.multiple

@@ -1,5 +1,6 @@
 """Figures of the phases of gradient descent over widths and learning rates."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -8,10 +9,13 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
 from ..display import Figure, number
-from ..experiments.phases import Course, PhasesRun
+from ..experiments.phases import Course, Kind, PhasesRun
+from ..paper.phases import LARGEST, LARGEST_QUADRATIC, NAMES, middle
 from .base import INK, NORM, REST, TOP, canvas, draw_split, end_of, finish, plain_numbers
 
 _COLOURS = {"lazy": "#d9d9d9", "catapult": TOP, "unsettled": "#ece133", "divergence": REST}
+_OF_KIND = {"linear": "#949494", "quadratic": NORM, "frozen gates": REST, "network": TOP}
+_MARKS = {"linear": "^", "quadratic": "s", "frozen gates": "D", "network": "o"}
 _WORDS = {
     "lazy": "the loss never doubles",
     "catapult": "a catapult",
@@ -47,6 +51,52 @@ def diagram(runs: Sequence[PhasesRun]) -> Figure:
         f"{len(runs)} seeds differ, the number says how many of them do this.",
         f"Heat map, multiples to the right, widths upwards. {described}.",
     )
+
+
+def models(runs: Sequence[PhasesRun]) -> Figure:
+    """Above, how high the loss of each model rises; below, up to which rate each comes back, by seed and width."""
+    e, kinds = runs[0].experiment, runs[0].kinds
+    widest = e.widths[-1]
+    with canvas("models", height=4.4 + 0.22 * len(kinds) * len(e.widths)) as (figure, save):
+        above, below = figure.subplots(2, sharex=True, height_ratios=(1, 0.3 + 0.12 * len(kinds) * len(e.widths)))
+        for kind in kinds:
+            for run in runs:
+                there = [c for c in run.of_width(widest, kind) if c.phase in ("lazy", "catapult")]
+                label = NAMES[kind] if run is runs[0] else None
+                above.plot(
+                    [c.multiple for c in there], [c.height for c in there], color=_OF_KIND[kind], linewidth=1,
+                    label=label, marker=_MARKS[kind], markersize=4,
+                )  # fmt: skip
+        places = [(kind, width) for kind in kinds for width in e.widths][::-1]
+        for y, (kind, width) in enumerate(places):
+            for k, run in enumerate(runs):
+                last, first = run.border(width, kind)
+                if math.isfinite(first) and last > 0:
+                    height = y + 0.6 * ((k + 0.5) / len(runs) - 0.5)
+                    below.plot([last, first], [height, height], color=_OF_KIND[kind], linewidth=2, marker="")
+        above.set(yscale="log", xscale="log", ylabel="largest loss / first")
+        plain_numbers(above.yaxis, *above.get_ylim())
+        above.legend(fontsize=9)
+        below.set(xlabel="learning rate over critical rate", yticks=range(len(places)))
+        below.set_yticklabels([f"{NAMES[kind]}, {width}" for kind, width in places], fontsize=9)
+        for axes in (above, below):
+            for mark in (1, LARGEST_QUADRATIC, LARGEST):
+                axes.axvline(mark, color=INK, linewidth=0.8, linestyle=":", marker="", zorder=0)
+        below.set_xticks([0.5, 1, 2, 4, 6, 8], ["0.5", "1", "2", "4", "6", "8"])
+        below.minorticks_off()
+    said = "; ".join(f"{NAMES[kind]}, width {width}: {_borders(runs, width, kind)}" for kind, width in places[::-1])
+    return save(
+        f"The models beside the ReLU network. Above: how high the loss rises, at width {widest}, as long as training "
+        f"comes back; a line for each of the {len(runs)} seeds. Below: a bar for each seed, from the largest rate at "
+        "which training comes back to the next one, at which it does not. Dotted: one, two and six times the critical "
+        "rate.",
+        f"Two plots with the multiple of the critical rate to the right, logarithmic. Bars: {said}.",
+    )
+
+
+def _borders(runs: Sequence[PhasesRun], width: int, kind: Kind) -> str:
+    middles = [m for run in runs if math.isfinite(m := middle(run.border(width, kind)))]
+    return f"{number(min(middles))} to {number(max(middles))}" if middles else "outside of the rates"
 
 
 def courses(runs: Sequence[PhasesRun]) -> Figure:

@@ -8,13 +8,17 @@ import numpy as np
 
 from ..display import Text, number, table
 from ..experiments.phases import PhasesRun
-from .claims import OURS, Claim, Claims, at_least, claim, over_seeds, within_factor
+from .claims import OURS, Claim, Claims, Tolerance, at_least, claim, over_seeds, within_factor
 from .correlation import spearman
 
+LARGEST_QUADRATIC = 2.0  # eta_max / eta_crit of quadratic models, as remark 1 quotes it
 LARGEST = 6.0  # eta_max / eta_crit of ReLU networks, as remark 1 quotes it
+NAMES = {"linear": "linear", "quadratic": "quadratic", "frozen gates": "frozen gates", "network": "ReLU network"}
 SAME = 1.5  # factor within which two borders agree
+CLOSE = 1.25  # the same where the paper gives an exact number
 ALL = at_least(100, "{:g} %")
 STRONG = at_least(0.9)
+BETWEEN = Tolerance("in this order, on the page's grid of rates", bool)
 
 
 def claims(runs: Sequence[PhasesRun]) -> Claims:
@@ -43,6 +47,37 @@ def phase_table(runs: Sequence[PhasesRun]) -> Text:
         "lowest ‖K‖ / first",
     )
     return Text(table(header, rows))
+
+
+def model_table(runs: Sequence[PhasesRun]) -> Text:
+    """The border of each model and width over the seeds: the middle of the two rates between which it lies."""
+    rows = []
+    for kind in runs[0].kinds:
+        for width in runs[0].experiment.widths:
+            borders = [run.border(width, kind) for run in runs]
+            middles = [middle(border) for border in borders]
+            known = [m for m in middles if math.isfinite(m)]
+            each = ", ".join(number(m) if math.isfinite(m) else "–" for m in middles)
+            rows.append((NAMES[kind], str(width), number(np.median(known)) if known else "–", each))
+    return Text(table(("model", "width", "largest η / η_crit, median", "by seed"), rows))
+
+
+def steps_sentence(runs: Sequence[PhasesRun]) -> Text:
+    """Whether the borders depend on the number of steps: when trainings with a catapult are back, at the latest."""
+    e = runs[0].experiment
+    every = [c for run in runs for kind in run.kinds for width in e.widths for c in run.of_width(width, kind)]
+    unsettled = sum(course.phase == "unsettled" for course in every)
+    last = max((course.back or 0 for course in every if course.phase == "catapult"), default=0)
+    return Text(
+        f"Of the {len(every)} trainings {unsettled or 'none'} {'is' if unsettled < 2 else 'are'} unsettled after "
+        f"{e.steps} steps. Those with a catapult are back below their start by iteration {last} at the latest."
+    )
+
+
+def middle(border: tuple[float, float]) -> float:
+    """The geometric mean of two rates between which a border lies; NaN where one of them is not known."""
+    last, first = border
+    return math.sqrt(last * first) if last > 0 and math.isfinite(first) else math.nan
 
 
 def sentence(run: PhasesRun, width: int, multiple: float) -> str:
@@ -76,6 +111,7 @@ def _of_one_seed(run: PhasesRun) -> Claims:
             "further": _grows(run, widest, "further"),
             "widths": _widths(run),
         }
+        | {name: of(run, widest) for kind, (name, of) in _OF_MODELS.items() if kind in run.experiment.models}
     )
 
 
@@ -191,3 +227,55 @@ def _widths(run: PhasesRun) -> Claim:
         unit="{:.3g} times",
         shown_in=(OURS,),
     )
+
+
+def _linear(run: PhasesRun, width: int) -> Claim:
+    last, first = run.border(width, "linear")
+    known = math.isfinite(first) and last > 0
+    return claim(
+        "a linear model diverges as soon as the rate exceeds the critical one",
+        "above η_crit the loss of a linear model increases (section 2)",
+        f"between {number(last)} and {number(first)} η_crit",
+        BETWEEN,
+        last <= 1 <= first,
+        f"The linear model comes back up to {number(last)} critical rates, and no more at {number(first)} "
+        f"(width {width}).",
+        unless="" if known else "the border is outside of the page's rates",
+    )
+
+
+def _quadratic(run: PhasesRun, width: int) -> Claim:
+    last, first = run.border(width, "quadratic")
+    value = middle((last, first))
+    return claim(
+        "the quadratic model comes back up to twice the critical rate",
+        f"η_max = {LARGEST_QUADRATIC:g} η_crit for quadratic models (remark 1)",
+        f"between {number(last)} and {number(first)} η_crit",
+        within_factor(CLOSE, LARGEST_QUADRATIC),
+        value,
+        f"The quadratic model comes back up to {number(last)} critical rates, and no more at {number(first)} "
+        f"(width {width}).",
+        unless="" if math.isfinite(value) else "the border is outside of the page's rates",
+        unit="{:.3g} η_crit",
+    )
+
+
+def _gates(run: PhasesRun, width: int) -> Claim:
+    """Whether the borders ascend: of the quadratic model, of fixed gates, of the network."""
+    kinds = [kind for kind in ("quadratic", "frozen gates", "network") if kind in run.kinds]
+    values = [middle(run.border(width, kind)) for kind in kinds]
+    known = len(kinds) == 3 and all(map(math.isfinite, values))
+    listed = ", ".join(f"{number(v)} ({NAMES[k]})" for k, v in zip(kinds, values, strict=True)) if known else ""
+    return claim(
+        "the terms beyond the second order raise the border, and the gates that move raise it further",
+        "not stated; a measurement of this book",
+        listed,
+        BETWEEN,
+        known and values[0] < values[1] < values[2],
+        f"In critical rates, the borders are {listed} (width {width})." if known else "Not all borders are known.",
+        unless="" if known else "a border is outside of the page's rates, or a model is missing",
+        shown_in=(OURS,),
+    )
+
+
+_OF_MODELS = {"linear": ("linear", _linear), "quadratic": ("quadratic", _quadratic), "frozen gates": ("gates", _gates)}

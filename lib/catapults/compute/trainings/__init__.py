@@ -12,6 +12,7 @@ from ...experiments import Experiment
 _WHERE = {
     "GradientDescent": "descent",
     "Restart": "descent",
+    "ExpandedDescent": "expansion",
     "StochasticDescent": "stochastic",
     "Fit": "fits",
     "StrongModel": "fits",
