@@ -112,6 +112,10 @@ def add(
     """Copy results of the runs' experiments into the record, from the store or from jobs."""
     wanted = _different(_pages(None, "book", None).values())
     keys = {experiment.key for experiment in wanted}
+    if prune:  # first, since the record has a limit
+        for e in record.status(wanted):
+            if e.state == "superseded":
+                e.path.unlink()
     if folders:
         with refusals():
             new = sum(record.take(found for found in job.results(folder) if found[0].key in keys) for folder in folders)
@@ -119,10 +123,6 @@ def add(
     else:
         with environment(_results()), refusals():
             new, absent = record.add(wanted, device)
-    if prune:
-        for e in record.status(wanted):
-            if e.state == "superseded":
-                e.path.unlink()
     typer.echo(f"{new} result{'s' * (new != 1)} copied into the record; {len(absent)} of {len(wanted)} are missing.")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from .. import data
 from ..data.folders import named
 from ..experiments import Experiment
+from ..experiments.causes import Without
 from ..experiments.descent import Measured
 from ..experiments.fits import Strong
 from . import files, fingerprint, store
@@ -128,10 +129,13 @@ def add(experiments: Iterable[Experiment], device: str) -> tuple[int, list[Exper
 
 
 def _shorter(result: Any) -> Any:
-    """All but which samples were in which batch: half of a result of SGD, which the seed draws again. Of a strong
-    model's factor the columns without which its AGOP would lack more than ``REST`` of its norm, in half precision."""
+    """What pages show: all but which samples were in which batch, half of a result of SGD, which the seed draws again,
+    and the curves of trainings without catapults. Of a strong model's factor the columns without which its AGOP would
+    lack more than ``REST`` of its norm, in half precision."""
     if isinstance(result, Measured):
         return replace(result, history=replace(result.history, batches=result.history.batches[:, :0]))
+    if isinstance(result, Without):
+        return replace(result, **{name: getattr(result, name)[:0] for name in ("curve", "loss", "rate")})
     if isinstance(result, Strong):
         values = np.square(result.factor.astype(float)).sum(0)  # eigenvalues of the AGOP, ascending
         rest = np.sqrt(np.cumsum(values**2) / np.square(values).sum())
