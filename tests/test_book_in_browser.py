@@ -62,7 +62,15 @@ FIRST = next(iter(CHAPTERS))
 
 def number_of(run: runs.Run) -> int | None:
     """The number of its chapter in the book; ``None`` for a page outside of the chapters."""
-    of = {"gd_catapults": 1, "multiple_catapults": 2, "sgd_spikes": 3, "match_rates": 3, "phases": 5, "stability": 6}
+    of = {
+        "gd_catapults": 1,
+        "multiple_catapults": 2,
+        "sgd_spikes": 3,
+        "match_rates": 3,
+        "phases": 5,
+        "causes": 6,
+        "stability": 7,
+    }
     of |= dict.fromkeys(("agop_gd", "agop_sgd", "agop_optimizers"), 4)
     return of.get(run.name)  # run sheets are in no chapter
 

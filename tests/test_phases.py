@@ -9,11 +9,11 @@ import pytest
 from catapults.book.explorer import html
 from catapults.compute import obtain
 from catapults.experiments import ParameterError
-from catapults.experiments.phases import Course, Phases, PhasesRun
+from catapults.experiments.phases import Course, Phases, PhasesRun, middle
 from catapults.figures import phases as figures
 from catapults.paper import NOT_COMPARED, NOT_REPRODUCED, PARTLY, REPRODUCED
 from catapults.paper.descriptions import describe
-from catapults.paper.phases import claims, middle, model_table, phase_table, sentence, steps_sentence
+from catapults.paper.phases import claims, model_table, phase_table, sentence, steps_sentence
 from histories import history
 
 SMALL = {

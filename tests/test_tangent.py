@@ -617,6 +617,7 @@ class TestRefusals:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["fcn", "cnn", "vit", "attention", "few positions, many channels"])
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # of torch.func, with attention
 def test_the_gpu_gives_the_same_kernel(name):
     build, shape, _ = NETWORKS[name]
     model, inputs = build(), torch.randn(5, *shape)

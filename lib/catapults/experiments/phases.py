@@ -1,5 +1,6 @@
 """Gradient descent in networks of several widths at many learning rates: chapter 5's phases."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,6 +16,7 @@ from .network import Architecture, Labels, threshold
 
 Phase = Literal["lazy", "catapult", "unsettled", "divergence"]
 Kind = Literal["network"] | Model
+NAMES = {"linear": "linear", "quadratic": "quadratic", "frozen gates": "frozen gates", "network": "ReLU network"}
 
 
 class Phases(Page):
@@ -171,3 +173,9 @@ class PhasesRun:
                 return last, course.multiple
             last = course.multiple
         return last, float("inf")
+
+
+def middle(border: tuple[float, float]) -> float:
+    """The geometric mean of two rates between which a border lies; NaN where one of them is not known."""
+    last, first = border
+    return math.sqrt(last * first) if last > 0 and math.isfinite(first) else math.nan

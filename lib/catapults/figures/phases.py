@@ -9,8 +9,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
 from ..display import Figure, number
-from ..experiments.phases import Course, Kind, PhasesRun
-from ..paper.phases import LARGEST, LARGEST_QUADRATIC, NAMES, middle
+from ..experiments.phases import NAMES, Course, Kind, PhasesRun, middle
+from ..paper.quotes import LARGEST, LARGEST_QUADRATIC
 from .base import INK, NORM, REST, TOP, canvas, draw_split, end_of, finish, plain_numbers
 
 _COLOURS = {"lazy": "#d9d9d9", "catapult": TOP, "unsettled": "#ece133", "divergence": REST}

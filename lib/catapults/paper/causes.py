@@ -41,8 +41,8 @@ class Kept:
     def __str__(self) -> str:
         if math.isnan(self.share):
             return "–"
-        low, high = self.interval
-        return f"{100 * self.share:.0f} %" + (f" ({100 * low:.0f} to {100 * high:.0f})" if self.seeds > 2 else "")
+        share, low, high = (round(100 * value) for value in (self.share, *self.interval))
+        return f"{share} %" + (f" ({low} to {high})" if self.seeds > 2 else "")
 
 
 def arm_words(arm: str) -> str:

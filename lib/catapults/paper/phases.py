@@ -7,13 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..display import Text, number, table
-from ..experiments.phases import PhasesRun
+from ..experiments.phases import NAMES, PhasesRun, middle
 from .claims import OURS, Claim, Claims, Tolerance, at_least, claim, over_seeds, within_factor
 from .correlation import spearman
+from .quotes import LARGEST, LARGEST_QUADRATIC
 
-LARGEST_QUADRATIC = 2.0  # eta_max / eta_crit of quadratic models, as remark 1 quotes it
-LARGEST = 6.0  # eta_max / eta_crit of ReLU networks, as remark 1 quotes it
-NAMES = {"linear": "linear", "quadratic": "quadratic", "frozen gates": "frozen gates", "network": "ReLU network"}
 SAME = 1.5  # factor within which two borders agree
 CLOSE = 1.25  # the same where the paper gives an exact number
 ALL = at_least(100, "{:g} %")
@@ -72,12 +70,6 @@ def steps_sentence(runs: Sequence[PhasesRun]) -> Text:
         f"Of the {len(every)} trainings {unsettled or 'none'} {'is' if unsettled < 2 else 'are'} unsettled after "
         f"{e.steps} steps. Those with a catapult are back below their start by iteration {last} at the latest."
     )
-
-
-def middle(border: tuple[float, float]) -> float:
-    """The geometric mean of two rates between which a border lies; NaN where one of them is not known."""
-    last, first = border
-    return math.sqrt(last * first) if last > 0 and math.isfinite(first) else math.nan
 
 
 def sentence(run: PhasesRun, width: int, multiple: float) -> str:
@@ -154,16 +146,15 @@ def _catapult(run: PhasesRun, width: int) -> Claim:
 
 def _border(run: PhasesRun, width: int) -> Claim:
     last, first = run.border(width)
-    known = math.isfinite(first) and last > 0
-    middle = math.sqrt(last * first) if known else math.nan
+    value = middle((last, first))
     return claim(
         "the largest rate at which training comes back is about six critical rates",
         f"η_max ≈ {LARGEST:g} η_crit for ReLU networks (remark 1)",
         f"between {number(last)} and {number(first)} η_crit",
         within_factor(SAME, LARGEST),
-        middle,
+        value,
         f"Training comes back up to {number(last)} critical rates, and no more at {number(first)} (width {width}).",
-        unless="" if known else "the border is outside of the page's rates",
+        unless="" if math.isfinite(value) else "the border is outside of the page's rates",
         unit="{:.3g} η_crit",
     )
 

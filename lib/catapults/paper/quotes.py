@@ -10,6 +10,9 @@ from ..experiments.gd_catapult import GDCatapult
 from ..experiments.match_rates import NETWORKS, MatchRates
 from ..experiments.multiple_catapults import MultipleCatapults
 
+LARGEST_QUADRATIC = 2.0  # eta_max / eta_crit of quadratic models, as remark 1 quotes it
+LARGEST = 6.0  # eta_max / eta_crit of ReLU networks, as remark 1 quotes it
+
 
 @dataclass(frozen=True)
 class Quote:
