@@ -12,12 +12,8 @@ MAY_IMPORT = {
     "paper": {"experiments", "compute", "schedules", "display"},
     "experiments": {"data", "history", "schedules", "catapult"},
     "compute": {"experiments", "training", "tangent", "sgd", "agop", "models", "catapult", "history", "data", "devices"}
-<<<<<<< HEAD
-    | {"checks", "stability"},
-=======
-    | {"checks", "expansion"},
+    | {"checks", "stability", "expansion", "schedules"},
     "expansion": {"tangent", "checks"},
->>>>>>> quadratic
     "sgd": {"training", "tangent", "history", "schedules", "checks"},
     "training": {"tangent", "data", "history", "schedules", "catapult", "precision", "checks"},
     "agop": {"tangent", "precision"},
