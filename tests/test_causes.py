@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 from catapults.compute import obtain
 from catapults.experiments import ParameterError
-from catapults.experiments.causes import Causes, CausesRun, Fork, Forked, Intervened, Without, above, best_step
+from catapults.experiments.causes import (
+    Causes,
+    CausesRun,
+    Fork,
+    Forked,
+    Intervened,
+    Without,
+    above,
+    arm_words,
+    best_step,
+)
 from catapults.experiments.fits import Fit
 from catapults.figures import causes as figures
 from catapults.paper import NOT_COMPARED, NOT_REPRODUCED, REPRODUCED, judge
-from catapults.paper.causes import FVU, arm_words, arms_table, claims, fork_sentence, headline, kept
+from catapults.paper.causes import FVU, arms_table, claims, fork_sentence, headline, kept
 from catapults.paper.descriptions_agop import describe
 from learning_samples import IMAGES, VECTORS, made, mine, results
 

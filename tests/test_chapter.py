@@ -246,8 +246,8 @@ class TestTheBooksOwn:
                 assert (len(values["seeds"]) if isinstance(values["seeds"], list) else values["seeds"]) >= 3, run.name
             elif run.name == "match_rates":
                 assert run.departures("book").keys() == {"cnn"}
-            else:
-                assert values == run.settings["laptop"], run.name
+            else:  # at the paper's sizes where a GPU has computed them
+                assert values == run.settings["laptop"] or not run.departures("book"), run.name
 
     def test_each_figure_has_a_page(self):
         shown = {label for run in runs.load(ROOT / "chapters").values() for label in run.figures}

@@ -16,6 +16,13 @@ Kind = Literal["clip", "follow", "shrink", "matched"]
 FOLLOWED = 0.95  # of the current critical rate, which "follow" takes
 FOLLOWED_EVERY = 5  # steps
 SHRUNK = 0.9  # c of "shrink"
+ARMS = {
+    "as it is": "as it is",
+    "clip": "rate ≤ {c} η_crit(B)",
+    "follow": "rate 0.95 η_crit",
+    "shrink": "spiking part damped",
+    "matched": "constant rate, same mean",
+}
 
 
 @dataclass(frozen=True)
@@ -201,6 +208,21 @@ def above(result: Fitted | Without) -> int:
 
 def best_step(result: Fitted | Without) -> int:
     return int(result.evaluated[result.best]) if isinstance(result, Fitted) else result.best_step
+
+
+def arm_words(arm: str) -> str:
+    """What was done, in a few words."""
+    name, _, c = arm.partition(" ") if arm.startswith("clip") else (arm, "", "")
+    return ARMS[name].format(c="" if c == "1" else c).replace("≤  ", "≤ ")
+
+
+def group_words(group: str) -> str:
+    return "gradient descent" if group == "GD" else f"batches of {group}"
+
+
+def control_words(run: CausesRun, group: str) -> str:
+    """What a group is compared with."""
+    return "first rate, never raised" if group == "GD" else f"batches of {run.experiment.large_batch}"
 
 
 def _intervened(fit: Fit, kind: Kind, c: float) -> Intervened:

@@ -7,10 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from ..display import Figure, number
-from ..experiments.causes import CausesRun
-from ..paper.causes import MEASURED, arm_words, control_words, group_words
+from ..experiments.causes import CausesRun, arm_words, control_words, group_words
+from ..paper.measurements import ALIGNMENT, FVU
 from .base import INK, NORM, REST, TOP, TOTAL, canvas
 
+_MEASURED = FVU, ALIGNMENT
 _COLOURS = {"as it is": TOP, "control": TOTAL}
 _MOMENTS = (NORM, "-"), (TOP, "--"), (REST, ":")
 
@@ -25,16 +26,16 @@ def arms(runs: Sequence[CausesRun]) -> Figure:
         figure.set_figwidth(6.6)
         ratios = [len(arms_) / rows for arms_ in groups.values()]
         shape = {"squeeze": False, "sharey": "row", "height_ratios": ratios}
-        every = figure.subplots(len(groups), len(MEASURED), **shape)
+        every = figure.subplots(len(groups), len(_MEASURED), **shape)
         for (group, of_group), line in zip(groups.items(), every, strict=True):
-            for axes, measurement in zip(line, MEASURED.values(), strict=True):
+            for axes, measurement in zip(line, _MEASURED, strict=True):
                 means = _dots(axes, runs, group, list(of_group), measurement.of)
                 named = (f"{_name(runs[0], group, arm)} {mean:.3f}" for arm, mean in means.items())
                 described.append(f"{measurement.title} with {group_words(group)}: {', '.join(named)}")
             line[0].set_yticks(range(len(of_group)), [_name(runs[0], group, arm) for arm in of_group])
             line[0].invert_yaxis()
             line[0].set_title(group_words(group), fontsize=11, loc="left")
-        for axes, measurement in zip(every[-1], MEASURED.values(), strict=True):
+        for axes, measurement in zip(every[-1], _MEASURED, strict=True):
             axes.set_xlabel(measurement.title)
     return save(
         "Test performance and alignment with and without catapults. A dot is a seed, the bar their mean; dotted: "

@@ -8,23 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..display import Text, number, table
-from ..experiments.causes import CausesRun, Without, above, best_step
+from ..experiments.causes import CausesRun, Without, above, arm_words, best_step, control_words, group_words
 from ..experiments.fits import Fitted
 from .claims import NOT_COMPARED, OURS, REPRODUCED, Claim, Claims, of_share
-from .measurements import ALIGNMENT, NORM, Measurement, performance
+from .measurements import ALIGNMENT, FVU, NORM, Measurement
 from .statistics import differs
 
 HALF = 0.5  # of the gain: what is kept less of is lost
 _RESAMPLES = 4000
-ARMS = {
-    "as it is": "as it is",
-    "clip": "rate ≤ {c} η_crit(B)",
-    "follow": "rate 0.95 η_crit",
-    "shrink": "spiking part damped",
-    "matched": "constant rate, same mean",
-}
-FVU = performance("loss")  # also of classes: an error of few test images tells too little apart
-MEASURED = {"test": FVU, "alignment": ALIGNMENT}
+MEASURED = {"test": FVU, "alignment": ALIGNMENT}  # FVU for classes, too: few test images tell errors little apart
 
 Result = Fitted | Without
 
@@ -43,16 +35,6 @@ class Kept:
             return "–"
         share, low, high = (round(100 * value) for value in (self.share, *self.interval))
         return f"{share} %" + (f" ({low} to {high})" if self.seeds > 2 else "")
-
-
-def arm_words(arm: str) -> str:
-    """What was done, in a few words."""
-    name, _, c = arm.partition(" ") if arm.startswith("clip") else (arm, "", "")
-    return ARMS[name].format(c="" if c == "1" else c).replace("≤  ", "≤ ")
-
-
-def group_words(group: str) -> str:
-    return "gradient descent" if group == "GD" else f"batches of {group}"
 
 
 def kept(runs: Sequence[CausesRun], group: str, arm: str, measurement: Measurement) -> Kept:
@@ -114,11 +96,6 @@ def arms_table(runs: Sequence[CausesRun], group: str) -> Text:
     split = [tuple(cell for part in row for cell in part.split(" | ")) for row in rows]
     header = "", "steps above", FVU.title, "gain kept", ALIGNMENT.title, "gain kept", NORM.title, "converged"
     return Text(table(header, split))
-
-
-def control_words(run: CausesRun, group: str) -> str:
-    """What a group is compared with."""
-    return "first rate, never raised" if group == "GD" else f"batches of {run.experiment.large_batch}"
 
 
 def headline(runs: Sequence[CausesRun]) -> Text:

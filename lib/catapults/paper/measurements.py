@@ -68,6 +68,9 @@ def performance(measure: Literal["loss", "error"]) -> Measurement:
     return Measurement("test FVU", lambda r: r.test_loss / r.test_variance, -1)
 
 
+FVU = performance("loss")
+
+
 def validation(measure: Literal["loss", "error"]) -> Measurement:
     """The same on the validation set, at its best; over the variance of the test targets."""
     if measure == "error":
