@@ -12,7 +12,7 @@ from catapults.compute.fingerprint import changed, modules, of_code
 
 LIBRARY = Path(fingerprint.__file__).parents[1]
 TRAININGS = LIBRARY / "compute" / "trainings"
-KINDS = ["descent", "expansion", "stochastic", "fits"]
+KINDS = ["descent", "expansion", "stochastic", "fits", "causes", "recurrence"]
 CODE = '''"""A module."""
 
 from dataclasses import dataclass
@@ -222,10 +222,10 @@ class TestTheTrainings:
         """Every module of the library that is executed when tasks are drawn and networks trained."""
         code = """
 import sys
-from catapults.experiments import descent, expansion, fits, scaling, stochastic
+from catapults.experiments import causes, descent, expansion, fits, recurrence, scaling, stochastic
 known = set(sys.modules)
 import catapults.data.tasks
-from catapults.compute.trainings import descent, expansion, fits, stochastic
+from catapults.compute.trainings import causes, descent, expansion, fits, recurrence, stochastic
 print(*(name for name in set(sys.modules) - known if name.startswith("catapults.")))
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

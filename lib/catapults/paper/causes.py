@@ -94,7 +94,16 @@ def arms_table(runs: Sequence[CausesRun], group: str) -> Text:
             )
         )
     split = [tuple(cell for part in row for cell in part.split(" | ")) for row in rows]
-    header = "", "steps above", FVU.title, "gain kept", ALIGNMENT.title, "gain kept", NORM.title, "converged"
+    header = (
+        group_words(group),
+        "steps above",
+        FVU.title,
+        "gain kept",
+        ALIGNMENT.title,
+        "gain kept",
+        NORM.title,
+        "converged",
+    )
     return Text(table(header, split))
 
 

@@ -27,7 +27,7 @@ def describe(runs: Sequence[Any], results: Results) -> Text:
     first, pages = runs[0], [run.experiment for run in runs]
     every = [result for run in runs for result in _fitted(run)]
     words = {RaisedRun: _raises, BatchRun: _batches, OptimizerRun: _optimizers, CausesRun: _causes}[type(first)](first)
-    of_seeds = seeds(pages) if isinstance(first, RaisedRun | CausesRun) else _seeds(first.experiment.seeds)
+    of_seeds = seeds(pages) if isinstance(first, RaisedRun) else _seeds(_listed(pages))
     parts = [
         _task(first.experiment, every, results),
         words,
@@ -36,6 +36,12 @@ def describe(runs: Sequence[Any], results: Results) -> Text:
         cost(pages, results),
     ]
     return Text(" ".join(part for part in parts if part), {"kind": "data", "source": every[0].source})
+
+
+def _listed(pages: Sequence[LearningPage]) -> list[int]:
+    """The seeds, of a page that lists them or of one for each."""
+    listed = pages[0].seeds
+    return listed if isinstance(listed, list) else [page.seed for page in pages]
 
 
 def _fitted(run: RaisedRun | BatchRun | OptimizerRun | CausesRun) -> list[Fitted | Without]:
