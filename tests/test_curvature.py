@@ -73,7 +73,7 @@ def explicit(model, loss, x, y, matrix):
 
     w = torch.cat([p.flatten() for p in parameters.values()])
     if matrix == "hessian":
-        return hessian(lambda vector: loss(outputs(vector), y))(w)
+        return torch.autograd.functional.hessian(lambda vector: loss(outputs(vector), y), w)
     f = outputs(w)
     J = jacrev(outputs)(w).reshape(f.numel(), -1)
     H = hessian(lambda f: loss(f, y))(f).reshape(f.numel(), f.numel())

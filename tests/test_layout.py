@@ -8,7 +8,7 @@ from pathlib import Path
 LIBRARY = Path(__file__).parents[1] / "lib" / "catapults"
 MAY_IMPORT = {
     "book": {"figures", "paper", "experiments", "compute", "data", "devices", "display"},
-    "figures": {"paper", "experiments", "history", "catapult", "display"},
+    "figures": {"paper", "experiments", "history", "catapult", "display", "monitor"},
     "paper": {"experiments", "compute", "schedules", "display"},
     "experiments": {"data", "history", "schedules", "catapult"},
     "compute": {"experiments", "training", "tangent", "sgd", "agop", "models", "catapult", "history", "data", "devices"}
@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "expansion": {"tangent", "checks"},
     "sgd": {"training", "tangent", "history", "schedules", "checks"},
     "training": {"tangent", "data", "history", "schedules", "catapult", "precision", "checks"},
+    "monitor": {"tangent", "agop", "catapult", "precision", "checks"},
     "agop": {"tangent", "precision"},
     "hessian": {"tangent"},
     "stability": {"tangent", "precision", "checks"},

@@ -78,6 +78,7 @@ class Curvature:
         if half := [p.dtype for p in step.parameters if p.dtype.itemsize < 4]:
             raise ValueError(f"model: has parameters of {half[0]}; allowed are float32 and float64, as under autocast")
         random = RandomState(step.parameters[0].device)
+        buffers = [(buffer, buffer.clone()) for buffer in self._model.buffers()]  # batch norm changes them unversioned
         try:
             plan = self._plan(batches, step) if step.uniform and len(batches) == 1 else None
             if plan is not None:
@@ -88,6 +89,9 @@ class Curvature:
             return self._by_products(batches, step)
         finally:
             random.restore()
+            for buffer, before in buffers:
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
 
     def _plan(self, batches: Sequence[Batch], step: Threshold) -> tangent.Layers | None:
         """How the kernel is formed, where it is to be; found out once for each kind of batch."""
@@ -184,6 +188,7 @@ class _Hessian:
         value = loss(forward(model, inputs) if forward else model(inputs), targets)
         self.value = value.item()
         self._gradient = torch.autograd.grad(value.reshape(()), parameters, create_graph=True, materialize_grads=True)
+        _refuse_once_differentiable(self._gradient)
 
     def gradient(self) -> list[Tensor]:
         return [g.detach() for g in self._gradient]
