@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from catapults import models, tangent
-from catapults.monitor import CriticalRate, Monitor
+from catapults.figures.monitor import plot
+from catapults.monitor import CriticalRate, Monitor, Readings
 from catapults.monitor.diagnosis import diagnosed
 from torch import nn
 
@@ -389,3 +390,30 @@ class TestDiagnosis:
         assert first.kind == "catapult" and first.excess == pytest.approx(2, rel=0.1)
         assert first.fall < 0.9 and first.share > 0.5
         assert "A catapult" in str(watch.readings)
+
+
+class TestPicture:
+    def test_has_a_panel_for_what_was_measured(self):
+        x, y = problem()
+
+        def limited(*given):
+            watch = Monitor(*given, every=1, probe=(x, y))
+            CriticalRate(watch)
+            return watch
+
+        watch = plain(network(), x, y, limited, lr=10.0)[-1]
+        figure = plot(watch.readings, "Mine")
+        assert figure.caption.startswith("Mine: The loss on each step's batch")
+        assert "asked for (dotted)" in figure.caption and "norm of the probe's tangent kernel" in figure.caption
+        assert "exceeds the critical one at 0 of 12 measured steps" in figure.alt
+        bare = plot(plain(network(), x, y, Monitor)[-1].readings)
+        assert "probe" not in bare.caption and "dotted" not in bare.caption
+
+    def test_of_what_failed(self):
+        x, y = problem()
+        figure = plot(plain(network(), x, y, Monitor, torch.optim.Adagrad)[-1].readings)
+        assert "0 of 0 measured steps" in figure.alt
+
+    def test_of_nothing(self):
+        with pytest.raises(ValueError, match="readings: they have no step"):
+            plot(Readings())

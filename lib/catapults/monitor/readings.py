@@ -76,6 +76,9 @@ class Readings:
                 writer.writerow({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in values})
 
     def __str__(self) -> str:
+        return self.summary()
+
+    def summary(self, rise: float = 2.0) -> str:
         """How often the rate exceeded the critical one, what failed, and the diagnosis of each spike."""
         measured = [row for row in self.rows if row.exceeds is not None]
         above = sum(bool(row.exceeds) for row in measured)
@@ -89,6 +92,6 @@ class Readings:
             lines.append(f"It was lowered at {lowered} steps.")
         for reason, steps in self.failures().items():
             lines.append(f"Not measured at {len(steps)} steps, first at step {steps[0]}: {reason}.")
-        found = self.diagnoses()
+        found = self.diagnoses(rise)
         lines.append("No spike." if not found else "1 spike:" if len(found) == 1 else f"{len(found)} spikes:")
         return "\n".join([" ".join(lines), *(f"- {diagnosis}" for diagnosis in found)])
