@@ -6,7 +6,7 @@ from .base import Experiment, Page, Positive, PositiveInt, Seed
 
 
 class YourTraining(Page):
-    """A page without experiments. ``every``: steps between measurements; ``c``: of the limit; ``steps``: of a training."""
+    """A page without experiments. ``every``: steps between measurements; ``c``: of the limit; ``steps``: to train."""
 
     every: PositiveInt
     c: Positive

@@ -70,7 +70,7 @@ class Monitor:
             raise ValueError(f"matrix = {matrix!r}: allowed are gauss-newton, hessian")
         if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
             model = model.module
-        while not isinstance(optimizer, torch.optim.Optimizer) and hasattr(optimizer, "optimizer"):
+        while isinstance(getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
             optimizer = optimizer.optimizer
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"optimizer: {type(optimizer).__name__}; allowed is a torch.optim.Optimizer")
@@ -91,9 +91,10 @@ class Monitor:
         self._given: dict[int, list[Tensor | float]] = {}  # losses of steps, on whatever device they are
         self._step = 0
         self._handles = [
-            optimizer.register_step_pre_hook(lambda *_: self._before()),
+            optimizer.register_step_pre_hook(self._stepping),
             optimizer.register_step_post_hook(lambda *_: self._after()),
         ]
+        self.measuring = False
         self.limits: list[Callable[[Reading], None]] = []  # called before a step with what was read
         self.ends: list[Callable[[], None]] = []  # called after it
 
@@ -112,6 +113,24 @@ class Monitor:
         self._known()
         return self._readings
 
+    def tell_loss(self, loss: Tensor | float) -> None:
+        """The loss of the last step, where it is known only after it."""
+        if self._step:
+            self._given[self._step - 1] = [loss]
+
+    @property
+    def waiting(self) -> bool:
+        """Whether batches have been told whose step has not been made."""
+        return bool(self._batches)
+
+    @property
+    def last(self) -> dict[str, float]:
+        """What was measured at the last step, by names for a logger; empty where nothing was."""
+        row = self._readings.rows[-1] if self._readings.rows else Reading(0)
+        names = ("sharpness", "critical", "applied", "norm", "alignment")
+        found = {name: getattr(row, name) for name in names if not math.isnan(getattr(row, name))}
+        return {f"catapults/{name}": value for name, value in found.items()} if len(found) > 1 else {}
+
     def close(self) -> None:
         """Stop reading; the readings stay."""
         for handle in self._handles:
@@ -123,6 +142,20 @@ class Monitor:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def _stepping(self, optimizer: torch.optim.Optimizer, given: tuple, named: dict[str, Any]) -> tuple | None:
+        """Before a step; where the gradient is taken inside it, by a closure, as soon as it is."""
+        closure = named.get("closure", given[1] if len(given) > 1 else None)
+        if closure is None:
+            self._before()
+            return None
+
+        def then_read() -> Any:
+            value = closure()
+            self._before()
+            return value
+
+        return given[:1], named | {"closure": then_read}
 
     def _before(self) -> None:
         reading = Reading(self._step, rate=float(self.optimizer.param_groups[0]["lr"]))
@@ -159,12 +192,15 @@ class Monitor:
         self._given = {}
 
     def _try(self, reading: Reading, measure: Callable[[Reading], None]) -> None:
+        self.measuring = True
         try:
             with torch.enable_grad():
                 measure(reading)
         except Exception as error:  # whatever it is, it is not the training's
             reason = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
             reading.reason = "; ".join(filter(None, [reading.reason, reason.splitlines()[0] if reason else "?"]))
+        finally:
+            self.measuring = False
 
     def _sharpness(self, reading: Reading) -> None:
         step: Threshold = threshold(self.optimizer)
