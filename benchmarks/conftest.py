@@ -10,6 +10,7 @@ _TABLE = pytest.StashKey()
 _AT_SCALE = pytest.StashKey()
 _SGD = pytest.StashKey()
 _AGOP = pytest.StashKey()
+_MONITOR = pytest.StashKey()
 
 _OF_AGOP = {"plain": "plain pass", "ours": "ours", "peer": "torch.func"}
 
@@ -19,6 +20,7 @@ def pytest_configure(config):
     config.stash[_AT_SCALE] = defaultdict(dict)
     config.stash[_SGD] = {}
     config.stash[_AGOP] = {}
+    config.stash[_MONITOR] = {}
 
 
 @pytest.fixture
@@ -47,6 +49,13 @@ def table_of_agop(request):
     return request.config.stash[_AGOP]
 
 
+@pytest.fixture
+def table_of_monitor(request):
+    """case -> how much longer a training takes, with what is allowed; and of a measurement by each contestant its time
+    in plain steps, with its MiB."""
+    return request.config.stash[_MONITOR]
+
+
 def pytest_terminal_summary(terminalreporter, config):
     for name, rows in config.stash[_TABLE].items():
         terminalreporter.section(f"{name}, sizes {CASES[name].sizes}, n = {N}, float32")
@@ -70,6 +79,15 @@ def pytest_terminal_summary(terminalreporter, config):
         bounded = row["allowed"] < inf
         terminalreporter.write_line(_verdict(text, row["x plain"], row["allowed"]) if bounded else text)
         terminalreporter.write_line(_verdict(f"our AGOP: {row['x peer']:.2f} x torch.func", row["x peer"], 1))
+    for name, row in config.stash[_MONITOR].items():
+        terminalreporter.section(f"Monitor, {name}")
+        if "training" in row:
+            ratio, allowed = row["training"]
+            text = f"training, every 20 steps: {ratio:.2f} x plain"
+            terminalreporter.write_line(_verdict(text, ratio, allowed) if allowed < inf else text)
+        for contestant, (steps, mib) in row.get("measurement", {}).items():
+            at_most = "" if mib is None else f", {mib:.0f} MiB"
+            terminalreporter.write_line(f"a measurement by {contestant}: {steps:.1f} plain steps{at_most}")
 
 
 def _rows_at_scale(bounds, rows):

@@ -15,6 +15,11 @@ def in_fresh_process(case: str, contestant: str) -> float | None:
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8").stdout)
 
 
+def of_measurement(case: str, contestant: str) -> float | None:
+    """The same of a measurement of the monitor's benchmark."""
+    return in_fresh_process(f"monitor: {case}", contestant)
+
+
 def peak(run: Callable[[], object], process: int, times: int = 3) -> float:
     """MiB by which the process' resident memory rises at most over what it was before the first run.
 
@@ -32,8 +37,16 @@ def _kib(process: int, field: str) -> int:
 
 
 if __name__ == "__main__":
+    case, contestant = sys.argv[1:]
+    if case.startswith("monitor: "):
+        import os
+
+        import test_monitor
+
+        run = test_monitor.CONTESTANTS[contestant](test_monitor.WATCHED[case.removeprefix("monitor: ")])
+        print(peak(run, os.getpid()))
+        sys.exit()
     from contestants import AT_SCALE, CASES, CONTESTANTS
 
-    case, contestant = sys.argv[1:]
     with CONTESTANTS[contestant]((CASES | AT_SCALE)[case]) as ready:
         print(peak(ready.run, ready.process))

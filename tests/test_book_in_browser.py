@@ -114,7 +114,7 @@ def test_a_page_says_what_made_it_and_what_came_of_it_and_shows_its_parameters_w
         assert "Made with the preset book" in text and any(words in text for words in sizes), name
         verdicts = ("reproduced", "not compared")
         assert "changed since" in text and (
-            any(v in text for v in verdicts) or run.name in ("performance", "own_network")
+            any(v in text for v in verdicts) or run.name in ("performance", "own_network", "your_training")
         ), name
         table = page.locator(".parameters table")
         assert table.locator("tbody tr").count() == len(run.chapter.parameters), name
@@ -128,6 +128,7 @@ KINDS = (  # of pages, one each
         f"chapters/{name}.html"
         for name in ("gd_catapults", "phases", "stability", "match_rates", "agop_sgd", "performance", "own_network")
     ),
+    "chapters/your_training.html",
     *(f"chapters/{name}.html" for name in ("sgd_spikes-wrn", "agop_gd-usps")),
     "search.html",
 )

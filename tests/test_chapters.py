@@ -159,6 +159,18 @@ class TestYourOwnNetwork:
         assert "record" not in sources[-1] and "catapults run own_network" in sources[-1]
 
 
+class TestYourOwnTraining:
+    def test_each_training_is_diagnosed_and_limited(self):
+        figures, claims, said = shown("your_training")
+        assert claims == [] and len(figures) == 6 and figures[:2] == ["gpt-adam", "gpt-adam-limited"]
+        assert said.count("The limit has lowered the rate at") == 3 and "by curvature" not in said
+
+    def test_each_training_has_less_than_15_lines(self):
+        cells = [cell for cell in RUNS["your_training"].chapter.notebook.cells if cell.cell_type == "code"]
+        shown_ = [cell for cell in cells if not {"hide-input", "remove-cell"} & set(cell.metadata.get("tags", []))]
+        assert all(len([line for line in cell.source.splitlines() if line.strip()]) < 15 for cell in shown_)
+
+
 def test_a_notebook_stops_at_an_impossible_value():
     with pytest.raises(CellExecutionError, match="top = 32: allowed are whole numbers from 1 to 31"):
         executed("gd_catapults", top=32)

@@ -78,6 +78,9 @@ class Readings:
     def __str__(self) -> str:
         return self.summary()
 
+    def _repr_markdown_(self) -> str:
+        return self.summary()
+
     def summary(self, rise: float = 2.0) -> str:
         """How often the rate exceeded the critical one, what failed, and the diagnosis of each spike."""
         measured = [row for row in self.rows if row.exceeds is not None]
