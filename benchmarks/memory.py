@@ -44,7 +44,7 @@ if __name__ == "__main__":
         import test_monitor
 
         run = test_monitor.CONTESTANTS[contestant](test_monitor.WATCHED[case.removeprefix("monitor: ")])
-        print(peak(run, os.getpid()))
+        print(peak(run, os.getpid(), 1))
         sys.exit()
     from contestants import AT_SCALE, CASES, CONTESTANTS
 
