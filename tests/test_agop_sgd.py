@@ -1,8 +1,10 @@
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from catapults.book.explorer import batches_html
 from catapults.compute import obtain
 from catapults.experiments import ParameterError
 from catapults.experiments.agop_sgd import BatchRun, BatchSizes
@@ -307,3 +309,22 @@ class TestFigures:
         run = replace(run, results={key: at_once(result) for key, result in run.results.items()})
         assert_drawn(figures.batch_validation, run), assert_drawn(figures.batch_sizes, run)
         assert_readable(batch_table(run), *claims([run]).values())
+
+
+class TestThePictureByBatchSize:
+    def test_has_a_page_for_each_size_with_its_numbers(self):
+        run = course([5, 3, 1, 0], [0.2, 0.4, 0.6, 0.8], [0.9, 0.8, 0.7, 0.6])
+        made = batches_html(run)
+        assert made.count("<template") == 4 and made.count("<tr>") == 5
+        assert made.count('role="img"') == 5  # one is shown without scripts
+        assert "Batches of 4: 5 " in made and "All 32 samples: 0 " in made and 'max="3"' in made
+
+    def test_axes_are_the_same(self):
+        run = course([5, 3, 1, 0], [0.2, 0.4, 0.6, 0.8], [0.9, 0.8, 0.7, 0.6])
+        ticks = [re.findall(r"<!-- (\S+) -->", figures.learned(run, size).svg) for size in (4, 32)]
+        assert ticks[0] == ticks[1]
+
+    def test_without_a_training_that_converges(self):
+        run = course([5, 3, 1, 0], [math.nan] * 4, [0.9, 0.8, 0.7, 0.6])
+        results = {k: replace(r, diverged=True) for k, r in run.results.items()}
+        assert batches_html(replace(run, results=results)) == "<p>All trainings diverge.</p>"

@@ -199,6 +199,18 @@ class TestThePictureThatMoves:
         assert "At 1.67 times the critical rate" in page.locator(".explorer-sentence").inner_text()
 
 
+def test_the_picture_of_batches_turns_its_pages_by_keyboard(html, browser):
+    page = browser.new_page()
+    page.goto((html / "chapters" / "agop_sgd.html").as_uri(), wait_until="networkidle")
+    slider, sentence = page.get_by_role("slider"), page.locator(".explorer-sentence")
+    assert "Batches of 5: " in sentence.inner_text() and page.locator(".explorer-picture svg").count() == 1
+    slider.focus()
+    page.keyboard.press("End")
+    assert "All 2,000 samples: 0 " in sentence.inner_text()
+    assert slider.get_attribute("aria-valuetext") == "all 2,000 samples"
+    assert page.locator(".explorer-picture svg").count() == 1
+
+
 def test_headings_have_two_numbers_at_most(visits):
     for name in CHAPTERS:
         headings = visits[name][0].locator("main :is(h1, h2, h3) .section-number").all_inner_texts()

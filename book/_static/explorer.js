@@ -1,4 +1,4 @@
-// The picture of lib/catapults/book/explorer.py: one training at a time, chosen by a slider. No library, no network.
+// The pictures of lib/catapults/book/explorer.py: one training at a time, chosen by a slider. No library, no network.
 (() => {
   const NS = "http://www.w3.org/2000/svg";
   const WIDTH = 640, LEFT = 64, RIGHT = 46, TOP = 10, UPPER = 210, GAP = 22, LOWER = 130, BOTTOM = 42;
@@ -90,5 +90,27 @@
     show();
   }
 
-  document.addEventListener("DOMContentLoaded", () => document.querySelectorAll(".explorer").forEach(start));
+  function turnPages(box) {
+    const pages = box.querySelectorAll("template");
+    const [slider, output, sentence, place] = ["input", "output", ".explorer-sentence", ".explorer-picture"].map((s) =>
+      box.querySelector(s),
+    );
+    function show() {
+      const page = pages[Number(slider.value)];
+      place.replaceChildren(page.content.cloneNode(true));
+      output.textContent = page.dataset.name;
+      slider.setAttribute("aria-valuetext", page.dataset.name);
+      sentence.textContent = page.dataset.sentence;
+    }
+    box.querySelectorAll("[hidden]").forEach((part) => part.removeAttribute("hidden"));
+    slider.value = 0;
+    slider.addEventListener("input", show);
+    show();
+  }
+
+  document.addEventListener("DOMContentLoaded", () =>
+    document.querySelectorAll(".explorer").forEach((box) =>
+      (box.classList.contains("explorer-pages") ? turnPages : start)(box),
+    ),
+  );
 })();

@@ -1,6 +1,8 @@
-"""The picture that moves: one network at many learning rates, one after the other, from the results of chapter 5.
+"""The pictures that move: one network at many learning rates, from the results of chapter 5, and with batches of many
+sizes, from those of chapter 4.
 
-``book/_static/explorer.js`` draws it. Without scripts there is a static picture at ``START`` critical rates.
+``book/_static/explorer.js`` draws the first and turns the pages of the second. Without scripts there is a static
+picture of each, of the first one at ``START`` critical rates.
 """
 
 import json
@@ -11,13 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from ..experiments.agop_sgd import BatchRun
+from ..experiments.fits import undiverged
 from ..experiments.phases import Course, PhasesRun
+from ..figures import agop as figures_of_batches
 from ..figures import phases as figures
+from ..paper.measurements import ALIGNMENT, STEPS_ABOVE, performance
 from ..paper.phases import sentence
 from .report import not_run
 from .sheets import Sheet
 
-RUN = "phases"
+RUN, BATCHES = "phases", "agop_sgd"
 START = 1.67  # of the multiples of the critical rate, the one at which the picture stands at first: chapter 1's
 _SHOWN = 40  # iterations
 _HIGHEST = 1e3  # times the initial loss, above which curves leave the picture
@@ -86,3 +92,48 @@ def _axes(courses: list[Course]) -> dict[str, Any]:
 def _rounded(value: float) -> float | None:
     """Four digits; ``None`` for what was not measured or is not finite."""
     return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+def batches(sheets: Mapping[str, Sheet]) -> str:
+    """The picture by batch size as HTML in a MyST page, or why there is none."""
+    sheet = sheets.get(BATCHES)
+    if sheet is None or not sheet.complete:
+        return f"{not_run(sheet) if sheet else 'not run'}: the interactive picture needs the run `{BATCHES}`."
+    return f"```{{raw}} html\n{batches_html(sheet.page.runs(sheet.results)[0])}\n```"
+
+
+def batches_html(run: BatchRun) -> str:
+    """A picture for each batch size of which a training did not diverge."""
+    e = run.experiment
+    rate, rows, pages = e.learning_rates[0], [], []
+    for size in e.batch_sizes:
+        compared = undiverged(run.of(rate, size))
+        if not compared:
+            continue
+        name = f"all {size:,} samples" if size == e.n_train else f"batches of {size}"
+        cells = [measurement.write_mean(compared) for measurement in (STEPS_ABOVE, performance(e.measure), ALIGNMENT)]
+        above, test, aligned = cells
+        seeds = f"{len(compared)} seed{'s' * (len(compared) > 1)}"
+        said = (
+            f"{name.capitalize()}: {above} steps exceed the critical rate of their batch until the best validation. "
+            f"The test FVU is then {test}, and the alignment of the AGOP with the true one {aligned} ({seeds})."
+        )
+        picture = figures_of_batches.learned(run, size)
+        drawn = f'<div class="explorer-static" role="img" aria-label="{escape(picture.alt)}">{picture.inline}</div>'
+        pages.append(f'<template data-name="{escape(name)}" data-sentence="{escape(said)}">{drawn}</template>')
+        rows.append("".join(f"<td>{escape(cell)}</td>" for cell in (name, *cells)))
+        if len(pages) == 1:
+            first, first_said = drawn, said
+    if not pages:
+        return "<p>All trainings diverge.</p>"
+    heads = "".join(f'<th scope="col">{h}</th>' for h in ("batch size", "steps above", "test FVU", "alignment"))
+    return (
+        '<div class="explorer explorer-pages" role="group" aria-label="SGD with a batch size that you choose">\n'
+        f'<div class="explorer-picture">{first}</div>\n'
+        '<p class="explorer-control" hidden><label for="explorer-batch">Batch size</label> '
+        f'<input id="explorer-batch" type="range" min="0" max="{len(pages) - 1}" step="1" value="0"> '
+        '<output for="explorer-batch"></output></p>\n'
+        f'<p class="explorer-sentence" aria-live="polite">{escape(first_said)}</p>\n'
+        f'<details><summary>The numbers</summary><table class="table"><thead><tr>{heads}</tr></thead><tbody>'
+        f"{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody></table></details>\n{''.join(pages)}\n</div>"
+    )

@@ -21,7 +21,12 @@ from .runs import PRESETS, Run, difference, in_words
 from .sheets import Sheet
 
 RUN_SHEETS = "book/run_sheets"  # the page below which the sheets are that _toc.yml does not name
-_WITH_PICTURES = {"figure", "gallery", "explorer"}  # blocks with alternative texts, in which mathematics is plain text
+_WITH_PICTURES = {
+    "figure",
+    "gallery",
+    "explorer",
+    "batch-explorer",
+}  # blocks with alternative texts, in which mathematics is plain text
 _SHORT = 100  # characters of a value that is shown in one piece
 
 
@@ -216,6 +221,7 @@ def with_generated_blocks(page: str, sheets: Mapping[str, Sheet], preset: str) -
         "figure": (("NUMBER",), lambda number: panels.block(int(number), sheets)),
         "gallery": ((), lambda: panels.gallery(sheets)),
         "explorer": ((), lambda: explorer.block(sheets)),
+        "batch-explorer": ((), lambda: explorer.batches(sheets)),
         "runs": ((), lambda: _table_of_presets(sheets)),
         "parameters": (("CHAPTER",), lambda chapter: _table_of_parameters(_named(sheets, chapter).run.chapter)),
         "reasons": ((), lambda: reasons.by_kind(sheets)),

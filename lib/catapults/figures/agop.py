@@ -200,6 +200,40 @@ def batch_validation(run: BatchRun, small: bool = False) -> Figure | None:
     return _validation(labelled, note, "-small" if small else "", log=True)
 
 
+def learned(run: BatchRun, size: int) -> Figure:
+    """What the first rate's training on batches of one size learns: the validation loss of all seeds, and the first
+    rows and columns of the first seed's AGOP beside the true one. The axes are the same for every size."""
+    rate = run.experiment.learning_rates[0]
+    every = [result for of in run.experiment.batch_sizes for result in undiverged(run.of(rate, of))]
+    shown = undiverged(run.of(rate, size))
+    first = shown[0]
+    corners = {"AGOP": first.corner, "the true one": first.true_corner}
+    with canvas(f"learned-{size}", height=2.4) as (figure, save):
+        left, *right = figure.subplots(1, 3, width_ratios=(2.2, 1, 1))
+        for result in shown[::-1]:
+            style = {"linewidth": 2} if result is first else {"linewidth": 0.8, "alpha": 0.3}
+            left.plot(result.evaluated, _fvu(result), color=TOP, marker="", **style)
+        values = np.concatenate([_fvu(result) for result in every])
+        left.set(yscale="log", xlabel="step", ylabel="validation FVU")
+        left.set(xlim=(0, max(r.evaluated[-1] for r in every)), ylim=(values.min() * 0.9, values.max() * 1.1))
+        plain_numbers(left.yaxis, *left.get_ylim())
+        for axes, (title, corner) in zip(right, corners.items(), strict=True):
+            low, high = corner.min(), corner.max()
+            axes.imshow((corner - low) / (high - low if high > low else 1), cmap="cividis", vmin=0, vmax=1)
+            axes.set_title(title, fontsize=9)
+            axes.set(xticks=[], yticks=[])
+    return save(
+        "The validation loss over the steps, as the fraction of variance unexplained (FVU), for all seeds; and the "
+        "first rows and columns of the AGOP of one of them, beside the true one, each from 0 (dark) to 1 (light).",
+        f"Lines over the steps, and two square pictures. The validation FVU of {len(shown)} trainings is at best "
+        f"{number(min(_fvu(r).min() for r in shown))}. The AGOP's alignment is {_number(first.alignment)}.",
+    )
+
+
+def _fvu(result: Fitted) -> np.ndarray:
+    return result.validation_loss / result.test_variance
+
+
 def optimizers(run: OptimizerRun) -> Figure:
     """Test performance against alignment, a mark for each training (Fig. 11).
 
