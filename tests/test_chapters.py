@@ -151,6 +151,17 @@ class TestYourOwnNetwork:
         monkeypatch.setattr(execution.fingerprint, "dependencies", lambda: {"torch": "3"})
         assert before != execution.key(sheet)
 
+    def test_a_chapter_of_our_own_has_a_full_size_in_place_of_the_papers(self):
+        for name, preset, header in (
+            ("gd_catapults", "book", "| the paper | this page |"),
+            ("gd_catapults-cnn", "laptop", "| the paper | this page |"),
+            ("performance", "smoke", "| full size | this page |"),
+            ("causes", "paper", "| type | this page |"),
+        ):
+            sources = [cell.source for cell in page_of(RUNS[name], RUNS[name].chapter.notebook, RUNS, preset).cells]
+            (table,) = [source for source in sources if source.startswith(":::{div} parameters")]
+            assert header in table, name
+
     def test_its_page_has_no_values_of_the_paper(self):
         run = RUNS["own_network"]
         sources = [cell.source for cell in page_of(run, run.chapter.notebook, RUNS, "book").cells]

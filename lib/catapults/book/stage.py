@@ -115,7 +115,7 @@ def page_of(
                     f"figures of catapults.figures. The cell:\n{cell.source}"
                 )
         if "parameters" in cell.metadata.get("tags", []):
-            notebook.cells.append(new_markdown_cell(_parameters(run, preset), id="parameters-table"))
+            notebook.cells.append(new_markdown_cell(_parameters(run, runs, preset), id="parameters-table"))
             cell.source = _with_values(run.chapter, run.settings[preset])
             cell.metadata["tags"] = [*cell.metadata["tags"], "hide-input"]
         notebook.cells.append(cell)
@@ -151,8 +151,11 @@ def _make_figure(cell: nbformat.NotebookNode, content: dict[str, Any], run: Run)
     }
 
 
-def _parameters(run: Run, preset: str) -> str:
-    """All parameters of a page, in a table that shows the whole of them."""
+def _parameters(run: Run, runs: Mapping[str, Run], preset: str) -> str:
+    """All parameters of a page, in a table that shows the whole of them.
+
+    Beside its values stand the paper's; in a chapter of which the paper has nothing, those of the full size.
+    """
     ours, theirs = run.settings[preset], run.settings["paper"]
     rows = [
         (
@@ -164,8 +167,9 @@ def _parameters(run: Run, preset: str) -> str:
         )
         for p in run.chapter.parameters.values()
     ]
-    header = ("parameter", "type", "the paper", "this page", "meaning")
-    if run.trains_itself:  # of which the paper has nothing
+    of_the_paper = any(other.items for other in runs.values() if other.chapter.name == run.chapter.name)
+    header = ("parameter", "type", "the paper" if of_the_paper else "full size", "this page", "meaning")
+    if run.trains_itself or (not of_the_paper and ours == theirs):  # of which a column would say nothing
         header, *rows = ((*row[:2], *row[3:]) for row in (header, *rows))
     return f":::{{div}} parameters\n{table(header, rows)}\n:::"
 
