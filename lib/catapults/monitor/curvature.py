@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .. import tangent
 from ..precision import full_precision
+from ..tangent import extended
 from ..tangent.eigenspace import NotFinite, largest_eigenvalue, top_eigenpairs
 from ..tangent.hessian import _explained, _refuse_once_differentiable, _twice_differentiable
 from ..tangent.undisturbed import RandomState, undisturbed
@@ -65,7 +65,7 @@ class Curvature:
     ) -> None:
         self._model, self._loss, self._matrix, self._forward = model, loss, matrix, forward
         self._tolerance, self._max_products = tolerance, max_products
-        self._plans: dict[Any, tangent.Layers | None] = {}
+        self._plans: dict[Any, extended.Plan | None] = {}
         self._vector: Tensor | None = None
 
     def __call__(self, batches: Sequence[Batch], step: Threshold) -> Sharpness:
@@ -93,7 +93,7 @@ class Curvature:
                 if not torch.equal(buffer, before):
                     buffer.copy_(before)
 
-    def _plan(self, batches: Sequence[Batch], step: Threshold) -> tangent.Layers | None:
+    def _plan(self, batches: Sequence[Batch], step: Threshold) -> extended.Plan | None:
         """How the kernel is formed, where it is to be; found out once for each kind of batch."""
         (inputs, _), trained = batches[0], [p for p in self._model.parameters() if p.requires_grad]
         if self._matrix != "gauss-newton" or self._forward is not None or not isinstance(inputs, Tensor):
@@ -104,7 +104,7 @@ class Curvature:
         if key not in self._plans:
             self._plans[key] = None
             try:
-                plan = tangent.layers(self._model, inputs)
+                plan = extended.layers(self._model, inputs)
                 with undisturbed(self._model), torch.no_grad():
                     outputs = self._model(inputs)[:1].numel()
             except (ValueError, TypeError):  # such as batch norm in training mode: its samples have no kernel
@@ -113,8 +113,8 @@ class Curvature:
                 self._plans[key] = plan
         return self._plans[key]
 
-    def _structured(self, inputs: Tensor, targets: Any, plan: tangent.Layers, step: Threshold) -> Sharpness:
-        linearization = tangent.linearize(self._model, inputs, plan)
+    def _structured(self, inputs: Tensor, targets: Any, plan: extended.Plan, step: Threshold) -> Sharpness:
+        linearization = extended.linearize(self._model, inputs, plan)
         value, gradient, f = losses.value_and_gradient(self._loss, linearization.outputs, targets)
         R = losses.roots(losses.blocks(gradient, f))
         n, c = R.shape[:2]

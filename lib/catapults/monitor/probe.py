@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .. import tangent
 from ..agop import agop, alignment, factor
+from ..tangent import extended
 from ..tangent.eigenspace import top_eigenpairs
 from . import losses
 from .losses import Loss
@@ -56,7 +57,7 @@ class Probe:
                 module.training = mode
 
     def _measured(self, model: nn.Module, loss: Loss) -> Probed:
-        linearization = tangent.linearize(model, self._inputs)
+        linearization = extended.linearize(model, self._inputs)
         if len(linearization) > _ROWS:
             raise ValueError(
                 f"probe: {len(linearization)} outputs of all samples; allowed are {_ROWS}, such as by fewer samples"
