@@ -11,6 +11,7 @@ _AT_SCALE = pytest.StashKey()
 _SGD = pytest.StashKey()
 _AGOP = pytest.StashKey()
 _MONITOR = pytest.StashKey()
+_EXTENDED = pytest.StashKey()
 
 _OF_AGOP = {"plain": "plain pass", "ours": "ours", "peer": "torch.func"}
 
@@ -21,6 +22,7 @@ def pytest_configure(config):
     config.stash[_SGD] = {}
     config.stash[_AGOP] = {}
     config.stash[_MONITOR] = {}
+    config.stash[_EXTENDED] = {}
 
 
 @pytest.fixture
@@ -56,6 +58,12 @@ def table_of_monitor(request):
     return request.config.stash[_MONITOR]
 
 
+@pytest.fixture
+def table_of_extended(request):
+    """network -> our step as a multiple of a plain pass, what is allowed, its MiB, what is allowed of these."""
+    return request.config.stash[_EXTENDED]
+
+
 def pytest_terminal_summary(terminalreporter, config):
     for name, rows in config.stash[_TABLE].items():
         terminalreporter.section(f"{name}, sizes {CASES[name].sizes}, n = {N}, float32")
@@ -79,6 +87,13 @@ def pytest_terminal_summary(terminalreporter, config):
         bounded = row["allowed"] < inf
         terminalreporter.write_line(_verdict(text, row["x plain"], row["allowed"]) if bounded else text)
         terminalreporter.write_line(_verdict(f"our AGOP: {row['x peer']:.2f} x torch.func", row["x peer"], 1))
+    for name, (ratio, allowed, mib, allowed_mib) in config.stash[_EXTENDED].items():
+        terminalreporter.section(f"Step with the kernel, {name}")
+        text = f"step: {ratio:.2f} x plain"
+        terminalreporter.write_line(_verdict(text, ratio, allowed) if allowed < inf else text)
+        if mib is not None:
+            text = f"memory: {mib:.0f} MiB"
+            terminalreporter.write_line(_verdict(text, mib, allowed_mib) if allowed_mib < inf else text)
     for name, row in config.stash[_MONITOR].items():
         terminalreporter.section(f"Monitor, {name}")
         if "training" in row:

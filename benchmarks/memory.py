@@ -20,6 +20,11 @@ def of_measurement(case: str, contestant: str) -> float | None:
     return in_fresh_process(f"monitor: {case}", contestant)
 
 
+def of_step(network: str) -> float | None:
+    """The same of a step of the benchmark of extended networks."""
+    return in_fresh_process(f"extended: {network}", "our step")
+
+
 def peak(run: Callable[[], object], process: int, times: int = 3) -> float:
     """MiB by which the process' resident memory rises at most over what it was before the first run.
 
@@ -45,6 +50,13 @@ if __name__ == "__main__":
 
         run = test_monitor.CONTESTANTS[contestant](test_monitor.WATCHED[case.removeprefix("monitor: ")])
         print(peak(run, os.getpid(), 1))
+        sys.exit()
+    if case.startswith("extended: "):
+        import os
+
+        import test_extended
+
+        print(peak(test_extended.step(case.removeprefix("extended: ")), os.getpid(), 1))
         sys.exit()
     from contestants import AT_SCALE, CASES, CONTESTANTS
 

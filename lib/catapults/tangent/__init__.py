@@ -4,6 +4,7 @@
 :mod:`~catapults.tangent.linearization` forms J J^T, J^T v and J w from the parts of its layers. The
 critical rate is in :mod:`~catapults.tangent.kernel`, the split of the loss in :mod:`~catapults.tangent.loss`, the top
 eigenspace in :mod:`~catapults.tangent.eigenspace`, the Hessian's critical rate in :mod:`~catapults.tangent.hessian`.
+:mod:`~catapults.tangent.extended` linearizes networks with norms, positions and class tokens several times as fast.
 """
 
 from .kernel import critical_learning_rate, critical_rate, tangent_kernel
